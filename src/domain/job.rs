@@ -1,0 +1,193 @@
+//! Jobs: kinds, states and the table of allowed transitions, and how attempts end.
+
+use std::fmt;
+
+/// Declares an enum whose database text is fixed here, with parsing that rejects everything else.
+macro_rules! text_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+        impl $name {
+            /// Every value, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// The value as the database and the worker protocol write it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$variant => $text),+ } }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(self.as_str()) }
+        }
+        impl std::str::FromStr for $name {
+            type Err = $crate::domain::job::UnknownState;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err($crate::domain::job::UnknownState { kind: stringify!($name), text: text.to_owned() }),
+                }
+            }
+        }
+    };
+}
+pub(crate) use text_enum;
+
+/// A text that names no value of an enum: an error, never a default.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {kind}")]
+pub struct UnknownState {
+    /// The enum.
+    pub kind: &'static str,
+    /// The text that was read.
+    pub text: String,
+}
+
+text_enum! {
+    /// What a job does.
+    JobKind {
+        /// Puts one scenario to one model.
+        ProbeScenario = "probe:scenario",
+        /// Counts, means and intervals over a run's probes.
+        AnalyzeBasic = "analyze:basic",
+        /// Correlations, effects, components and outliers over a run's probes.
+        AnalyzeDeep = "analyze:deep",
+    }
+}
+
+impl JobKind {
+    /// The end of the names of this kind's own settings, as in `RUNLANE_RETRY_LIMIT_PROBE_SCENARIO`.
+    #[must_use]
+    pub const fn env_suffix(self) -> &'static str {
+        match self {
+            Self::ProbeScenario => "PROBE_SCENARIO",
+            Self::AnalyzeBasic => "ANALYZE_BASIC",
+            Self::AnalyzeDeep => "ANALYZE_DEEP",
+        }
+    }
+
+    /// Whether the kind analyses a run rather than probing a model.
+    #[must_use]
+    pub const fn is_analysis(self) -> bool {
+        !matches!(self, Self::ProbeScenario)
+    }
+}
+
+text_enum! {
+    /// The stored state of a job. Clients see [`TaskStatus`].
+    JobState {
+        /// Waits to be claimed, not before its `run_at`.
+        Pending = "pending",
+        /// Claimed by a node.
+        Active = "active",
+        /// Its result is stored. Final.
+        Completed = "completed",
+        /// Gave up: a dead letter. Final until retried.
+        Failed = "failed",
+        /// Will not run. Final.
+        Cancelled = "cancelled",
+    }
+}
+
+impl JobState {
+    /// The transitions that exist; everything else is refused.
+    pub const TRANSITIONS: &'static [(Self, Self)] = &[
+        (Self::Pending, Self::Active),
+        (Self::Pending, Self::Cancelled),
+        (Self::Active, Self::Completed),
+        (Self::Active, Self::Failed),
+        (Self::Active, Self::Cancelled),
+        (Self::Active, Self::Pending),
+        (Self::Failed, Self::Pending),
+    ];
+
+    /// Whether a job may go from `self` to `to`.
+    #[must_use]
+    pub fn may_become(self, to: Self) -> bool {
+        Self::TRANSITIONS.contains(&(self, to))
+    }
+
+    /// What clients see.
+    #[must_use]
+    pub const fn status(self) -> TaskStatus {
+        match self {
+            Self::Pending => TaskStatus::Pending,
+            Self::Active => TaskStatus::Running,
+            Self::Completed => TaskStatus::Completed,
+            Self::Failed => TaskStatus::Failed,
+            Self::Cancelled => TaskStatus::Cancelled,
+        }
+    }
+}
+
+text_enum! {
+    /// The status of a job as clients see it.
+    TaskStatus {
+        /// Waits.
+        Pending = "PENDING",
+        /// Claimed by a node.
+        Running = "RUNNING",
+        /// Its result is stored.
+        Completed = "COMPLETED",
+        /// Gave up.
+        Failed = "FAILED",
+        /// Will not run.
+        Cancelled = "CANCELLED",
+    }
+}
+
+text_enum! {
+    /// How an attempt ended: exactly one of these.
+    AttemptOutcome {
+        /// Its result is stored.
+        Completed = "completed",
+        /// A counted failure; the job gave up.
+        Failed = "failed",
+        /// A counted failure; the job waits for its next attempt.
+        Retried = "retried",
+        /// The provider asked to slow down; nothing is counted.
+        Throttled = "throttled",
+        /// The worker or the node died under it; a loss is counted.
+        Lost = "lost",
+        /// Given back by a node that drains; nothing is counted.
+        Released = "released",
+        /// Stopped by a cancel.
+        Cancelled = "cancelled",
+    }
+}
+
+/// Identifies one claim of one job; every write about an attempt carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// The job.
+    pub job_id: i64,
+    /// The number of the claim: 1, 2, 3 …, never used twice for a job.
+    pub number: i32,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.job_id, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn final_states_only_leave_failed_and_only_to_pending() {
+        for &from in JobState::ALL {
+            for &to in JobState::ALL {
+                let leaves_final = matches!(from, JobState::Completed | JobState::Cancelled);
+                assert!(!(leaves_final && from.may_become(to)), "{from} → {to}");
+            }
+        }
+        assert!(JobState::Failed.may_become(JobState::Pending));
+        assert!(!JobState::Failed.may_become(JobState::Active));
+    }
+
+    #[test]
+    fn unknown_text_is_an_error() {
+        assert!("done".parse::<JobState>().is_err());
+        assert_eq!("analyze:deep".parse::<JobKind>().unwrap(), JobKind::AnalyzeDeep);
+    }
+}

@@ -1,0 +1,17 @@
+//! The words of Runlane as types: states and their transitions, errors, sampling, backoff, definitions.
+//!
+//! The bottom of the program: imports neither sqlx nor async-graphql nor axum, does no I/O, and takes time and
+//! randomness as arguments.
+
+pub mod backoff;
+pub mod clock;
+pub mod error_code;
+pub mod ids;
+pub mod job;
+pub mod requester;
+pub mod run;
+
+pub use error_code::{Consequence, ErrorCode};
+pub use job::{AttemptOutcome, JobKind, JobState, TaskStatus};
+pub use requester::{Requester, Role};
+pub use run::{CancelMode, RunAction, RunPriority, RunStatus};

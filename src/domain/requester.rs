@@ -1,0 +1,42 @@
+//! Who asks.
+
+use super::job::text_enum;
+
+text_enum! {
+    /// What a person may do.
+    Role {
+        /// Sees all, changes nothing.
+        Viewer = "viewer",
+        /// Sees and controls its own runs.
+        User = "user",
+        /// Does everything.
+        Admin = "admin",
+    }
+}
+
+/// The person behind a request, from a verified token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requester {
+    /// The token's `sub`.
+    pub subject: String,
+    /// The token's `role`.
+    pub role: Role,
+}
+
+impl Requester {
+    /// Whether this person may see what `owner` created.
+    #[must_use]
+    pub fn may_see(&self, owner: &str) -> bool {
+        self.role != Role::User || self.subject == owner
+    }
+
+    /// Whether this person may control what `owner` created.
+    #[must_use]
+    pub fn may_control(&self, owner: &str) -> bool {
+        match self.role {
+            Role::Viewer => false,
+            Role::User => self.subject == owner,
+            Role::Admin => true,
+        }
+    }
+}
