@@ -1,0 +1,255 @@
+-- The tables of Runlane. docs/architecture.md explains how they work together.
+
+create type run_status as enum ('PENDING', 'RUNNING', 'PAUSED', 'COMPLETED', 'FAILED', 'CANCELLED');
+create type job_kind as enum ('probe:scenario', 'analyze:basic', 'analyze:deep');
+create type job_state as enum ('pending', 'active', 'completed', 'failed', 'cancelled');
+create type attempt_outcome as enum
+    ('completed', 'failed', 'retried', 'throttled', 'lost', 'released', 'cancelled');
+
+-- Definitions and scenarios are immutable: creating one with an existing name makes the next version.
+create table definition (
+    id             uuid primary key,
+    seq            bigint generated always as identity,
+    name           text not null,
+    version        int not null check (version >= 1),
+    content        jsonb not null,
+    scenario_count int not null check (scenario_count >= 1),
+    created_by     text not null,
+    created_at     timestamptz not null default now(),
+    constraint definition_name_version unique (name, version)
+);
+-- Lists are newest first.
+create unique index definition_seq on definition (seq);
+
+create table scenario (
+    id            bigint generated always as identity primary key,
+    definition_id uuid not null references definition (id) on delete cascade,
+    key           text not null,
+    name          text not null,
+    prompt        text not null,
+    dimensions    jsonb not null,
+    -- Byte order, so that lists by key do not depend on the database's collation.
+    constraint scenario_key unique (definition_id, key)
+);
+create unique index scenario_by_key on scenario (definition_id, key collate "C");
+
+create table run (
+    id                  uuid primary key,
+    seq                 bigint generated always as identity,
+    batch_id            uuid not null,
+    definition_id       uuid not null references definition (id),
+    definition_snapshot jsonb not null,
+    name                text,
+    experiment_id       text,
+    models              text[] not null check (cardinality(models) >= 1),
+    params              jsonb not null,
+    status              run_status not null default 'PENDING',
+    priority            smallint not null check (priority between 0 and 100),
+    max_concurrency     int check (max_concurrency >= 1),
+    sample_percentage   smallint not null check (sample_percentage between 1 and 100),
+    sample_seed         int not null check (sample_seed >= 0),
+    sample_algorithm    text not null,
+    idempotency_key     text,
+    -- SHA-256 of the input after defaults; tells a repeat from a conflict.
+    input_hash          bytea,
+    metadata            jsonb,
+    created_by          text not null,
+    created_at          timestamptz not null default now(),
+    started_at          timestamptz,
+    completed_at        timestamptz,
+    paused_at           timestamptz,
+    cancel_mode         text check (cancel_mode in ('GRACEFUL', 'IMMEDIATE')),
+    updated_at          timestamptz not null default now(),
+    -- Grows with every change of this row; a run's revision is this plus its lanes' versions.
+    version             bigint not null default 0,
+    constraint run_idempotency unique (created_by, idempotency_key),
+    check ((status in ('COMPLETED', 'FAILED', 'CANCELLED')) = (completed_at is not null)),
+    check ((status = 'CANCELLED') = (cancel_mode is not null)),
+    check ((status = 'PAUSED') = (paused_at is not null)),
+    check (status <> 'PENDING' or started_at is null)
+) with (fillfactor = 80);
+-- Lists are newest first; each filter of the list has its index.
+create unique index run_seq on run (seq);
+create index run_by_status on run (status, seq);
+create index run_by_definition on run (definition_id, seq);
+create index run_by_experiment on run (experiment_id, seq) where experiment_id is not null;
+create index run_by_creator on run (created_by, seq);
+create index run_by_batch on run (batch_id, seq);
+
+-- The jobs of one run that share a kind and a model: the unit of scheduling, pausing, fairness and counting. The
+-- counters are the only home of a run's progress. No index but the primary key, the unique one and that on is_live
+-- covers a column that claims and completions change, so that their updates stay within the page (HOT).
+create table lane (
+    id              bigint generated always as identity primary key,
+    run_id          uuid not null references run (id) on delete cascade,
+    kind            job_kind not null,
+    model           text,
+    -- The place of the model in the run's list.
+    position        smallint not null,
+    priority        smallint not null check (priority between 0 and 100),
+    -- Copied from the run, so that a claim reads this table only.
+    max_concurrency int check (max_concurrency >= 1),
+    is_paused       boolean not null default false,
+    -- A closed lane's waiting jobs are cancelled by definition; maintenance rewrites their rows later.
+    is_open         boolean not null default true,
+    closed_at       timestamptz,
+    -- False while rows of waiting jobs of a closed lane are still to be rewritten.
+    is_settled      boolean not null default true,
+    -- Whether anything waits or runs.
+    is_live         boolean not null,
+    total           int not null check (total >= 0),
+    pending         int not null check (pending >= 0),
+    active          int not null default 0 check (active >= 0),
+    completed       int not null default 0 check (completed >= 0),
+    failed          int not null default 0 check (failed >= 0),
+    cancelled       int not null default 0 check (cancelled >= 0),
+    -- US dollars; null while no price is known.
+    cost_usd        numeric,
+    updated_at      timestamptz not null default now(),
+    version         bigint not null default 0,
+    constraint lane_identity unique nulls not distinct (run_id, kind, model),
+    constraint lane_adds_up check (pending + active + completed + failed + cancelled = total),
+    check (is_live = (pending + active > 0)),
+    check (is_open = (closed_at is null)),
+    check (is_open or pending = 0),
+    check ((kind = 'probe:scenario') = (model is not null))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+-- What a claim and queueStatus read: the few lanes in which anything waits or runs.
+create index lane_live on lane (kind) where is_live;
+-- What maintenance reads: closed lanes whose waiting rows are still to be rewritten.
+create index lane_unsettled on lane (id) where not is_settled;
+
+-- One unit of work. Rows are inserted by one statement from lanes and scenarios that exist, and are deleted only with
+-- their run, so no foreign keys: their triggers would cost more than the insert.
+create table job (
+    id               bigint generated always as identity primary key,
+    lane_id          bigint not null,
+    scenario_id      bigint,
+    sample           smallint not null default 0,
+    state            job_state not null default 'pending',
+    -- Was in a worker that died; runs alone until it has answered.
+    is_suspect       boolean not null default false,
+    cancel_requested boolean not null default false,
+    -- How many claims there were: the number of the latest.
+    claims           int not null default 0,
+    -- Grows when a failed job is retried; failures, losses and throttles count within the epoch.
+    epoch            int not null default 0,
+    -- The number of claims when the epoch began.
+    epoch_claims     int not null default 0,
+    failures         smallint not null default 0,
+    losses           smallint not null default 0,
+    -- Losses while the only job of its worker.
+    losses_alone     smallint not null default 0,
+    throttles        int not null default 0,
+    -- Milliseconds waited for throttling.
+    throttled_ms     bigint not null default 0,
+    run_at           timestamptz not null,
+    node_id          uuid,
+    claimed_at       timestamptz,
+    finished_at      timestamptz,
+    error_code       text,
+    error_message    text,
+    error_retryable  boolean,
+    constraint job_identity unique nulls not distinct (lane_id, scenario_id, sample),
+    check ((state = 'active') = (node_id is not null)),
+    check (state <> 'active' or (claims > 0 and claimed_at is not null)),
+    check ((state in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),
+    check (state <> 'completed' or (claims > 0 and error_code is null)),
+    check (state <> 'failed' or error_code is not null),
+    check ((error_code is null) = (error_message is null) and (error_code is null) = (error_retryable is null))
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+-- What a claim takes next of a lane.
+create index job_due on job (lane_id, run_at, id) where state = 'pending';
+-- Lists: every filter of a run's jobs is a choice of lanes (type, model) and states.
+create index job_listing on job (lane_id, state, id);
+-- Run.recentTasks.
+create index job_finished on job (lane_id, finished_at, id) where state in ('completed', 'failed');
+-- The filter on error codes.
+create index job_failed on job (lane_id, error_code, id) where state = 'failed';
+
+-- One claim of a job and how it ended. A claim in progress stands in its job's row; the attempt is written when it ends.
+create table attempt (
+    job_id        bigint not null,
+    number        int not null check (number >= 1),
+    node_id       uuid not null,
+    started_at    timestamptz not null,
+    ended_at      timestamptz not null,
+    outcome       attempt_outcome not null,
+    error_code    text,
+    error_message text,
+    stderr_tail   text,
+    usage         jsonb,
+    primary key (job_id, number),
+    check ((outcome in ('completed', 'released')) = (error_code is null))
+);
+
+-- What a completed probe returned.
+create table transcript (
+    job_id        bigint primary key,
+    seq           bigint generated always as identity,
+    lane_id       bigint not null,
+    scenario_id   bigint not null,
+    model_version text,
+    turns         jsonb not null check (jsonb_typeof(turns) = 'array'),
+    usage         jsonb not null check (jsonb_typeof(usage) = 'object'),
+    score         int,
+    cost_usd      numeric check (cost_usd >= 0),
+    latency_ms    int not null check (latency_ms >= 0),
+    created_at    timestamptz not null
+);
+-- Lists are newest first, by model.
+create index transcript_by_lane on transcript (lane_id, seq);
+
+-- The latest result of each analysis of a run; its status is its job's.
+create table analysis (
+    run_id      uuid not null references run (id) on delete cascade,
+    kind        job_kind not null check (kind <> 'probe:scenario'),
+    job_id      bigint not null,
+    result      jsonb not null,
+    coverage    jsonb not null,
+    warnings    text[] not null,
+    computed_at timestamptz not null,
+    primary key (run_id, kind)
+);
+
+-- Failed jobs by error code, so that a filtered list has an exact count.
+create table lane_error (
+    lane_id    bigint not null references lane (id) on delete cascade,
+    error_code text not null,
+    failed     int not null check (failed >= 0),
+    primary key (lane_id, error_code)
+) with (fillfactor = 50);
+
+-- Jobs that completed and failed, by minute. Sharded by node, so that nodes do not wait for each other; a new row each
+-- minute, so that no row is updated for ever. Kept for a day.
+create table queue_minute (
+    minute    timestamptz not null,
+    kind      job_kind not null,
+    node_id   uuid not null,
+    completed int not null,
+    failed    int not null,
+    primary key (minute, kind, node_id)
+) with (fillfactor = 50);
+
+-- The one row that pauses everything.
+create table queue_state (
+    id           boolean primary key default true check (id),
+    is_paused    boolean not null default false,
+    paused_at    timestamptz,
+    paused_by    text,
+    pause_reason text,
+    check (is_paused = (paused_at is not null) and is_paused = (paused_by is not null)),
+    check (is_paused or pause_reason is null)
+);
+insert into queue_state default values;
+
+-- One running process. Its lease is the only sign of life that counts.
+create table node (
+    id          uuid primary key,
+    name        text not null,
+    version     text not null,
+    started_at  timestamptz not null default now(),
+    lease_until timestamptz not null,
+    executes    boolean not null,
+    is_draining boolean not null default false
+) with (fillfactor = 50);

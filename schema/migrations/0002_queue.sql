@@ -1,0 +1,396 @@
+-- The queue's own moves as functions: each is one call in autocommit, so no client holds a lock while the network
+-- waits. Lock order everywhere: gate, lanes, jobs, counters, runs; within each by id.
+
+-- Claims hold the gate shared; pause, resume, cancel and priority changes hold it exclusively. Whoever takes it does so
+-- in a statement of its own, so that the statements after it see everything that was committed before it was granted.
+create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
+
+-- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. A row without a job says that another
+-- node was faster and that it is worth looking again.
+create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[])
+returns table (job_id bigint, number int) language plpgsql
+-- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
+set enable_nestloop = off
+-- The nested loops that remain (lateral) then look dear enough to be compiled, which would take longer than they do.
+set jit = off
+as $$
+declare
+    v_now    timestamptz;
+    v_lanes  bigint[];
+    v_counts int[];
+    v_locked bigint[];
+    v_got    int;
+begin
+    perform pg_advisory_xact_lock_shared(gate());
+    v_now := clock_timestamp();
+    if (select q.is_paused from queue_state q) then
+        return;
+    end if;
+    perform from node n where n.id = p_node and n.lease_until > v_now and not n.is_draining;
+    if not found then
+        return;
+    end if;
+
+    -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
+    -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
+    -- With many lanes each offers a few units only, which bounds the work of a claim.
+    with live as materialized (
+        select l.*, s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
+          from lane l
+          join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
+         where l.is_live
+    ), candidate as materialized (
+        select l.*, greatest(1, 4096 / count(*) over (partition by l.kind)) as units_max
+          from live l
+         where l.is_open and not l.is_paused and l.pending > 0 and l.slots > 0
+           and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+    ), due as materialized (
+        select c.*, d.n
+          from candidate c
+         cross join lateral (
+            select count(*) as n
+              from (select from job j
+                     where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
+                     limit least(c.slots, c.units_max)) as waiting
+         ) as d
+    ), unit as (
+        select d.id, d.kind, d.slots, d.priority, d.max_concurrency,
+               d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
+          from due d
+         cross join lateral generate_series(1, d.n) as k
+    ), placed as (
+        select u.id, u.slots,
+               row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
+          from unit u
+         where u.max_concurrency is null or u.level <= u.max_concurrency
+    ), chosen as (
+        select p.id, count(*)::int as n from placed p where p.place <= p.slots group by p.id
+    )
+    select array_agg(c.id order by c.id), array_agg(c.n order by c.id) into v_lanes, v_counts from chosen c;
+    if v_lanes is null then
+        return;
+    end if;
+
+    -- Lock the chosen lanes, and every lane of a run whose concurrency is limited: its ceiling is checked again below,
+    -- when nobody else can change what it is compared with.
+    select array_agg(id) into v_locked
+      from (
+        select unnest(v_lanes) as id
+        union
+        select s.id from lane s
+         where s.run_id = any (array(select c.run_id from lane c
+                                      where c.id = any (v_lanes) and c.max_concurrency is not null))
+           and s.kind = 'probe:scenario'
+      ) as wanted;
+    perform from lane l where l.id = any (v_locked) order by l.id for update;
+
+    return query
+    with plan as materialized (
+        select l.id, l.run_id, l.max_concurrency, p.n,
+               coalesce(sum(p.n) over (partition by l.run_id order by l.id
+                                       rows between unbounded preceding and 1 preceding), 0) as before
+          from unnest(v_lanes, v_counts) as p (id, n)
+          join lane l on l.id = p.id and l.id = any (v_lanes)
+    ), allowed as materialized (
+        select p.id,
+               case when p.max_concurrency is null then p.n
+                    else greatest(0, least(p.n, p.max_concurrency - p.before
+                         - (select sum(s.active) from lane s
+                             where s.run_id = p.run_id and s.kind = 'probe:scenario')))
+               end as n
+          from plan p
+    ), picked as materialized (
+        select j.id
+          from allowed a
+         cross join lateral (
+            select j.id from job j
+             where j.lane_id = a.id and j.state = 'pending' and j.run_at <= v_now
+             order by j.run_at, j.id
+             limit a.n
+               for update skip locked
+         ) as j
+    ), claimed as (
+        update job j
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_now
+         where j.id = any (array(select p.id from picked p))
+        returning j.id, j.claims, j.lane_id
+    ), counted as (
+        select c.lane_id, count(*)::int as n from claimed c group by c.lane_id
+    ), moved as (
+        update lane l
+           set pending = l.pending - c.n, active = l.active + c.n, version = l.version + 1, updated_at = v_now
+          from counted c
+         where l.id = c.lane_id and l.id = any (v_lanes)
+        returning l.run_id
+    ), started as (
+        update run r
+           set status = case r.status when 'PENDING' then 'RUNNING' else r.status end,
+               started_at = v_now, updated_at = v_now, version = r.version + 1
+         where r.id = any (array(select m.run_id from moved m)) and r.started_at is null
+           and r.status in ('PENDING', 'RUNNING')
+    )
+    select c.id, c.claims from claimed c;
+
+    get diagnostics v_got = row_count;
+    if v_got < (select sum(n) from unnest(v_counts) as n) then
+        return query select null::bigint, null::int;
+    end if;
+end
+$$;
+
+-- Makes an analysis of a run wait to be computed (anew). Nothing changes while one of the kind waits or runs. Whoever
+-- calls holds the locks that come before.
+create function start_analysis(p_run uuid, p_kind job_kind) returns void language plpgsql as $$
+declare
+    v_lane lane;
+    v_now  timestamptz := clock_timestamp();
+begin
+    insert into lane (run_id, kind, position, priority, is_paused, is_live, total, pending)
+    select r.id, p_kind, 0, r.priority, r.status = 'PAUSED', true, 1, 1 from run r where r.id = p_run
+    on conflict on constraint lane_identity do nothing
+    returning * into v_lane;
+    if found then
+        insert into job (lane_id, run_at) values (v_lane.id, v_now);
+    else
+        select * into v_lane from lane l where l.run_id = p_run and l.kind = p_kind for update;
+        if v_lane.is_live then
+            -- It waits or runs already; it must not wait for a pause that has ended with the run.
+            update lane l
+               set is_paused = false, version = l.version + 1, updated_at = v_now
+             where l.id = v_lane.id and l.is_paused
+               and not exists (select from run r where r.id = p_run and r.status = 'PAUSED');
+            perform pg_notify('runlane_wake', '');
+            return;
+        end if;
+        update job j
+           set state = 'pending', epoch = j.epoch + 1, epoch_claims = j.claims, failures = 0, losses = 0,
+               losses_alone = 0, throttles = 0, throttled_ms = 0, is_suspect = false, cancel_requested = false,
+               run_at = v_now, finished_at = null, error_code = null, error_message = null, error_retryable = null
+         where j.lane_id = v_lane.id;
+        delete from lane_error e where e.lane_id = v_lane.id;
+        update lane l
+           set is_live = true, pending = 1, completed = 0, failed = 0, cancelled = 0,
+               is_paused = (select r.status = 'PAUSED' from run r where r.id = p_run),
+               version = l.version + 1, updated_at = v_now
+         where l.id = v_lane.id;
+    end if;
+    perform pg_notify('runlane_wake', '');
+end
+$$;
+
+-- Closes runs in which nothing waits or runs any more, and has their basic analysis computed. The caller has brought
+-- a probe lane of each to an end in this transaction. Runs are locked, and only then are their lanes read: of two that
+-- end the last lanes at once, the second sees the first.
+create function finish_runs(p_runs uuid[]) returns void language plpgsql as $$
+declare
+    v_run uuid;
+    v_now timestamptz;
+begin
+    perform from run r where r.id = any (p_runs) order by r.id for update;
+    v_now := clock_timestamp();
+    for v_run in
+        select r.id from run r
+         where r.id = any (p_runs)
+           and not exists (select from lane l where l.run_id = r.id and l.kind = 'probe:scenario' and l.is_live)
+         order by r.id
+    loop
+        update run r
+           set status = 'COMPLETED', completed_at = v_now, paused_at = null, updated_at = v_now,
+               version = r.version + 1
+         where r.id = v_run and r.status in ('PENDING', 'RUNNING', 'PAUSED');
+        perform start_analysis(v_run, 'analyze:basic');
+    end loop;
+end
+$$;
+
+-- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
+-- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel.
+create function end_attempts(
+    p_node uuid,
+    p_job bigint[],
+    p_number int[],
+    p_outcome attempt_outcome[],
+    -- How long a job that goes back waits, in milliseconds.
+    p_delay_ms bigint[],
+    p_error_code text[],
+    p_error_message text[],
+    p_retryable boolean[],
+    p_stderr text[],
+    p_usage jsonb[],
+    -- Of a completed job: its transcript or its analysis, as the worker protocol has them.
+    p_result jsonb[],
+    -- Of a lost one: whether it must run alone from now on.
+    p_suspect boolean[],
+    -- Whether the worker died while this was its only job: counts a loss, also where the job gives up.
+    p_alone boolean[]
+)
+returns table (job_id bigint, state job_state) language plpgsql
+-- See claim_jobs.
+set enable_nestloop = off
+set jit = off
+as $$
+declare
+    v_now      timestamptz;
+    v_lanes    bigint[];
+    v_drained  uuid[];
+    v_again    uuid[];
+begin
+    v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
+    perform from lane l where l.id = any (v_lanes) order by l.id for update;
+    v_now := clock_timestamp();
+
+    return query
+    with input as materialized (
+        select * from unnest(p_job, p_number, p_outcome, p_delay_ms, p_error_code, p_error_message, p_retryable,
+                             p_stderr, p_usage, p_result, p_suspect, p_alone)
+            as t (id, number, outcome, delay_ms, error_code, error_message, retryable,
+                  stderr, usage, result, suspect, alone)
+    ), fenced as materialized (
+        select j.id, j.lane_id, j.scenario_id, j.claimed_at, l.run_id, l.kind, i.number, i.delay_ms, i.error_code,
+               i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone,
+               -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
+               case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
+               case when i.outcome in ('completed', 'failed', 'cancelled') then i.outcome::text::job_state
+                    when i.outcome = 'retried' and not l.is_open then 'failed'
+                    when not l.is_open or j.cancel_requested then 'cancelled'
+                    else 'pending'
+               end as state
+          from job j
+          join input i on i.id = j.id and i.number = j.claims
+          join lane l on l.id = j.lane_id and l.id = any (v_lanes)
+         where j.id = any (p_job) and j.state = 'active' and j.node_id = p_node
+         order by j.id
+           for update of j
+    ), changed as (
+        update job j
+           set state = f.state,
+               node_id = null,
+               finished_at = case when f.state <> 'pending' then v_now end,
+               run_at = case when f.state = 'pending' then v_now + f.delay_ms * interval '1 millisecond'
+                             else j.run_at end,
+               failures = j.failures + (f.outcome in ('failed', 'retried') and not f.alone)::int,
+               losses = j.losses + (f.outcome = 'lost' or f.alone)::int,
+               losses_alone = j.losses_alone + f.alone::int,
+               throttles = j.throttles + (f.outcome = 'throttled')::int,
+               throttled_ms = j.throttled_ms + case when f.outcome = 'throttled' then f.delay_ms else 0 end,
+               -- Whoever has answered is no suspect any more.
+               is_suspect = case when f.outcome = 'lost' then j.is_suspect or f.suspect
+                                 when f.outcome = 'released' then j.is_suspect
+                                 else false end,
+               error_code = case f.outcome when 'released' then j.error_code else f.error_code end,
+               error_message = case f.outcome when 'released' then j.error_message else f.error_message end,
+               error_retryable = case f.outcome when 'released' then j.error_retryable else f.retryable end
+          from fenced f
+         where j.id = f.id and j.id = any (p_job)
+    ), recorded as (
+        insert into attempt
+               (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage)
+        select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, f.error_code, f.error_message, f.stderr, f.usage
+          from fenced f
+    ), transcribed as (
+        insert into transcript
+               (job_id, lane_id, scenario_id, model_version, turns, usage, score, cost_usd, latency_ms, created_at)
+        select f.id, f.lane_id, f.scenario_id, f.result ->> 'modelVersion', f.result -> 'turns', f.result -> 'usage',
+               (f.result ->> 'score')::int, (f.result ->> 'costUsd')::numeric,
+               (select coalesce(sum((t ->> 'latencyMs')::numeric), 0)::int
+                  from jsonb_array_elements(f.result -> 'turns') as t),
+               v_now
+          from fenced f
+         where f.state = 'completed' and f.kind = 'probe:scenario'
+    ), analysed as (
+        insert into analysis as a (run_id, kind, job_id, result, coverage, warnings, computed_at)
+        select f.run_id, f.kind, f.id, f.result, f.result -> 'coverage',
+               array(select jsonb_array_elements_text(f.result -> 'warnings')), v_now
+          from fenced f
+         where f.state = 'completed' and f.kind <> 'probe:scenario'
+        on conflict (run_id, kind) do update
+           set job_id = excluded.job_id, result = excluded.result, coverage = excluded.coverage,
+               warnings = excluded.warnings, computed_at = excluded.computed_at
+    ), counted as (
+        select f.lane_id, count(*)::int as n,
+               count(*) filter (where f.state = 'pending')::int as pending,
+               count(*) filter (where f.state = 'completed')::int as completed,
+               count(*) filter (where f.state = 'failed')::int as failed,
+               count(*) filter (where f.state = 'cancelled')::int as cancelled,
+               sum((f.result ->> 'costUsd')::numeric) filter (where f.kind = 'probe:scenario') as cost_usd
+          from fenced f
+         group by f.lane_id
+    ), moved as (
+        update lane l
+           set active = l.active - c.n,
+               pending = l.pending + c.pending,
+               completed = l.completed + c.completed,
+               failed = l.failed + c.failed,
+               cancelled = l.cancelled + c.cancelled,
+               is_live = l.pending + c.pending + l.active - c.n > 0,
+               cost_usd = case when c.cost_usd is null then l.cost_usd else coalesce(l.cost_usd, 0) + c.cost_usd end,
+               version = l.version + 1, updated_at = v_now
+          from counted c
+         where l.id = c.lane_id and l.id = any (v_lanes)
+    ), blamed as (
+        insert into lane_error as e (lane_id, error_code, failed)
+        select f.lane_id, f.error_code, count(*) from fenced f where f.state = 'failed'
+         group by f.lane_id, f.error_code order by 1, 2
+        on conflict (lane_id, error_code) do update set failed = e.failed + excluded.failed
+    ), tallied as (
+        insert into queue_minute as q (minute, kind, node_id, completed, failed)
+        select date_trunc('minute', v_now), f.kind, p_node,
+               count(*) filter (where f.state = 'completed'), count(*) filter (where f.state = 'failed')
+          from fenced f where f.state in ('completed', 'failed')
+         group by f.kind order by f.kind
+        on conflict (minute, kind, node_id) do update
+           set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed
+    )
+    select f.id, f.state from fenced f;
+
+    v_drained := array(select distinct l.run_id from lane l
+                        where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
+    if v_drained <> '{}' then
+        perform finish_runs(v_drained);
+    end if;
+    -- A basic analysis that began before its run ended has not seen everything: compute it anew.
+    v_again := array(select l.run_id from lane l join run r on r.id = l.run_id
+                                                join job j on j.lane_id = l.id
+                      where l.id = any (v_lanes) and l.kind = 'analyze:basic' and not l.is_live
+                        and j.state = 'completed' and j.claimed_at < r.completed_at);
+    perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
+end
+$$;
+
+-- Gives the jobs of nodes whose lease has run out back to the queue, and returns them. Nobody judges leases within one
+-- lease of PostgreSQL's own start: while it was down nobody could renew.
+create function rescue_jobs(p_lease_ms bigint) returns table (node_id uuid, job_id bigint) language plpgsql as $$
+declare
+    v_node   uuid;
+    v_jobs   bigint[];
+    v_claims int[];
+    v_n      int;
+begin
+    if pg_postmaster_start_time() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
+        return;
+    end if;
+    for v_node in
+        select n.id from node n where n.lease_until < clock_timestamp() order by n.id for update skip locked
+    loop
+        select array_agg(j.id), array_agg(j.claims) into v_jobs, v_claims
+          from lane l join job j on j.lane_id = l.id and j.state = 'active'
+         where l.is_live and l.active > 0 and j.node_id = v_node;
+        v_n := coalesce(cardinality(v_jobs), 0);
+        if v_n > 0 then
+            return query
+            select v_node, e.job_id from end_attempts(
+                v_node, v_jobs, v_claims,
+                array_fill('lost'::attempt_outcome, array[v_n]),
+                array_fill(0::bigint, array[v_n]),
+                array_fill('node_lost'::text, array[v_n]),
+                array_fill('the node that ran it stopped renewing its lease'::text, array[v_n]),
+                array_fill(true, array[v_n]),
+                array_fill(null::text, array[v_n]), array_fill(null::jsonb, array[v_n]),
+                array_fill(null::jsonb, array[v_n]),
+                array_fill(false, array[v_n]), array_fill(false, array[v_n])) as e;
+        end if;
+        delete from node n where n.id = v_node;
+        perform pg_notify('runlane_wake', '');
+    end loop;
+end
+$$;

@@ -1,0 +1,14 @@
+//! Brings a database's schema to this version.
+
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+
+static MIGRATOR: Migrator = sqlx::migrate!("schema/migrations");
+
+/// Applies the migrations that the database does not have yet. Nodes that start at once wait for each other.
+///
+/// # Errors
+/// The database is newer than this program, was changed by hand, cannot be reached, or refuses a migration.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATOR.run(pool).await
+}

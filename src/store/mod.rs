@@ -1,0 +1,35 @@
+//! All SQL lives here: one statement or one short transaction a function, no decisions.
+//!
+//! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
+//! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
+
+mod error;
+mod migrate;
+mod pool;
+mod transaction;
+
+pub use error::{Error, Result};
+pub use migrate::migrate;
+pub use pool::{PoolSettings, connect};
+
+use sqlx::PgPool;
+
+/// Access to the database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// A store over a pool made by [`connect`].
+    #[must_use]
+    pub const fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The pool, for figures about it.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
