@@ -10,6 +10,7 @@ pub mod ids;
 pub mod job;
 pub mod requester;
 pub mod run;
+pub mod work;
 
 pub use error_code::{Consequence, ErrorCode};
 pub use job::{AttemptOutcome, JobKind, JobState, TaskStatus};

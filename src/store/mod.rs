@@ -3,14 +3,22 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod control;
 mod error;
 mod migrate;
+mod nodes;
 mod pool;
+mod queue;
+mod start;
 mod transaction;
 
+pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use error::{Error, Result};
 pub use migrate::migrate;
+pub use nodes::{Lease, NewNode};
 pub use pool::{PoolSettings, connect};
+pub use queue::Claimed;
+pub use start::{Inserted, RunInsert};
 
 use sqlx::PgPool;
 
