@@ -55,6 +55,8 @@ pub struct RunContext {
     pub run_id: Uuid,
     /// Shared by everything that one request created.
     pub batch_id: Uuid,
+    /// The `X-Request-ID` of the request that made the run.
+    pub request_id: String,
     /// The definition's content when the run was made.
     pub definition: Value,
     /// What every probe is called with.

@@ -114,7 +114,7 @@ impl Store {
     /// The database's.
     pub async fn run_contexts(&self, runs: &[Uuid]) -> Result<Vec<RunContext>> {
         let rows = sqlx::query!(
-            "select id, batch_id, definition_snapshot, params, sample_seed from run where id = any ($1)",
+            "select id, batch_id, request_id, definition_snapshot, params, sample_seed from run where id = any ($1)",
             runs
         )
         .fetch_all(&self.pool)
@@ -124,6 +124,7 @@ impl Store {
             .map(|r| RunContext {
                 run_id: r.id,
                 batch_id: r.batch_id,
+                request_id: r.request_id,
                 definition: r.definition_snapshot,
                 params: r.params,
                 sample_seed: r.sample_seed,
@@ -212,6 +213,26 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(|r| Ok((r.job_id, r.state.parse()?))).collect()
+    }
+
+    /// Which of these claims have ended on record, under this node: to tell a result that came too late from one whose
+    /// answer was lost on the way back.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn recorded(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<Claim>> {
+        let (ids, numbers): (Vec<i64>, Vec<i32>) = claims.iter().map(|c| (c.job_id, c.number)).unzip();
+        let rows = sqlx::query!(
+            "select a.job_id, a.number from attempt a
+              where a.node_id = $1
+                and (a.job_id, a.number) in (select * from unnest($2::bigint[], $3::int[]))",
+            node,
+            &ids,
+            &numbers
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|r| Claim { job_id: r.job_id, number: r.number }).collect())
     }
 
     /// Which of these jobs somebody asked to cancel.

@@ -12,6 +12,8 @@ pub struct RunInsert {
     pub id: Uuid,
     /// Shared by everything that one request creates.
     pub batch_id: Uuid,
+    /// The `X-Request-ID` of the request that makes it.
+    pub request_id: String,
     /// What is asked.
     pub definition_id: Uuid,
     /// The definition as it is now.
@@ -86,6 +88,7 @@ impl Store {
             run.metadata,
             run.created_by,
             run.scenario_ids.as_deref(),
+            run.request_id,
         )
         .fetch_one(&self.pool)
         .await
