@@ -120,6 +120,14 @@ numbers! {
     worker_concurrency: u32 = 32 in 1..=10_000, "RUNLANE_WORKER_CONCURRENCY";
     /// Warm Python processes that share the probes of this node.
     warm_workers: u32 = 2 in 1..=256, "RUNLANE_WARM_WORKERS";
+    /// Python processes of one job each that this node runs at once for probes, and as many for analyses.
+    one_shot_workers: u32 = 16 in 1..=1_000, "RUNLANE_ONE_SHOT_WORKERS";
+    /// After a warm process that did not start, the next start waits this long, doubled with every further failure.
+    worker_restart_base_ms: u64 = 250 in 1..=60_000, "RUNLANE_WORKER_RESTART_BASE_MS";
+    /// No such wait is longer.
+    worker_restart_max_ms: u64 = 30_000 in 1..=3_600_000, "RUNLANE_WORKER_RESTART_MAX_MS";
+    /// Bytes of requests that wait to be written to one warm process; jobs beyond wait for room.
+    worker_queue_max_bytes: usize = 1_048_576 in 1..=268_435_456, "RUNLANE_WORKER_QUEUE_MAX_BYTES";
     /// How long a Python process may take from its start to its `hello`.
     worker_start_timeout_ms: u64 = 30_000 in 100..=600_000, "RUNLANE_WORKER_START_TIMEOUT_MS";
     /// The longest line that a worker may write, in bytes.
@@ -188,6 +196,8 @@ pub struct Config {
     pub execute: bool,
     /// The Python interpreter that has `runlane_worker` installed.
     pub python: PathBuf,
+    /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
+    pub worker_env: Vec<String>,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -314,6 +324,7 @@ impl Config {
             },
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
+            worker_env: worker_env(&mut source),
             numbers,
             kinds,
         };
@@ -380,6 +391,27 @@ fn kind_policy(source: &mut Source<'_>, kind: JobKind, numbers: &Numbers) -> Kin
         timeout: Duration::from_secs(timeout_s as u64),
         throttle_max: Duration::from_secs(throttle_s as u64),
     }
+}
+
+/// What workers get of the node's environment unless `RUNLANE_WORKER_ENV` says otherwise.
+const WORKER_ENV: &str = "OPENAI_API_KEY,ANTHROPIC_API_KEY,GEMINI_API_KEY,GOOGLE_API_KEY";
+
+fn worker_env(source: &mut Source<'_>) -> Vec<String> {
+    let text = source.text("RUNLANE_WORKER_ENV").unwrap_or_else(|| WORKER_ENV.to_owned());
+    let mut names = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        if name.contains(['=', '\0', ' ']) {
+            let message = format!("{name:?} is no variable's name: give names separated by commas");
+            source.problem("RUNLANE_WORKER_ENV", message);
+        } else if name == "DATABASE_URL" || name == "RUNLANE_JWT_SECRET" || name.starts_with("PG") {
+            let message =
+                format!("{name} is the node's own secret and must not reach a worker: leave it out");
+            source.problem("RUNLANE_WORKER_ENV", message);
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    names
 }
 
 fn cors_origins(source: &mut Source<'_>) -> Vec<String> {
@@ -454,6 +486,12 @@ pub fn settings() -> Vec<Setting> {
             "python/.venv/bin/python",
             "a program",
             "The Python interpreter that has runlane_worker installed.",
+        ),
+        text(
+            "RUNLANE_WORKER_ENV",
+            WORKER_ENV,
+            "comma-separated names",
+            "Variables that workers get besides PATH, HOME, locale, proxies and PYTHON…: providers' keys.",
         ),
     ];
     all.extend(Numbers::settings());
@@ -535,6 +573,15 @@ mod tests {
     fn a_short_secret_is_not_repeated_in_the_error() {
         let error = with(&[("RUNLANE_JWT_SECRET", "hunter2")]).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_nodes_own_secrets_cannot_be_passed_to_workers() {
+        let ConfigError(problems) =
+            with(&[("RUNLANE_WORKER_ENV", "MY_KEY, DATABASE_URL,RUNLANE_JWT_SECRET,PGPASSWORD,A=B")])
+                .unwrap_err();
+        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert_eq!(with(&[("RUNLANE_WORKER_ENV", "MY_KEY, OTHER")]).unwrap().worker_env, ["MY_KEY", "OTHER"]);
     }
 
     #[test]

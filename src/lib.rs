@@ -5,5 +5,6 @@
 
 pub mod config;
 pub mod domain;
+pub mod executor;
 pub mod process;
 pub mod store;
