@@ -6,5 +6,6 @@
 pub mod config;
 pub mod domain;
 pub mod executor;
+pub mod orchestrator;
 pub mod process;
 pub mod store;
