@@ -3,6 +3,8 @@
 //! `docs/architecture.md` has the bird's-eye view; dependencies point downward:
 //! `graphql`, `http` → `service` → `store`; `orchestrator` → `store`, `executor`; all → `domain`.
 
+pub mod auth;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod process;
