@@ -10,4 +10,5 @@ pub mod executor;
 pub mod http;
 pub mod orchestrator;
 pub mod process;
+pub mod service;
 pub mod store;
