@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::running::{Ending, Running};
 use super::session::Session;
-use crate::domain::JobKind;
 use crate::domain::job::Claim;
 use crate::domain::work::{RunContext, Work};
 use crate::executor::Stop;
@@ -75,12 +74,11 @@ impl Claimer {
             }
         };
         self.begin(&claimed.claims).await;
-        if claimed.look_again || !claimed.claims.is_empty() {
-            return Ok(None);
-        }
-        let kinds: Vec<JobKind> = free.iter().map(|&(kind, _)| kind).collect();
-        let due = session.parts.store.next_due_in(&kinds).await?;
-        Ok(Some(due.map_or_else(|| jittered(poll), |due| due.min(poll))))
+        Ok(match claimed.look_after {
+            Some(Duration::ZERO) => None,
+            Some(due) => Some(due.min(poll)),
+            None => Some(jittered(poll)),
+        })
     }
 
     /// Reads what was claimed and starts it. The claims are ours: this goes on until they are read, or given up with
