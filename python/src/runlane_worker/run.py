@@ -52,19 +52,27 @@ class Running:
             if self._task is not None and isinstance(self.job, Probe):
                 self._task.cancel()
 
+    def _ended_early(self) -> Message | None:
+        return None if self._reason is None else protocol.error(self.job.job_id, self._reason)
+
     async def run(self) -> Message:
         """Does the job and returns its terminal event. Must be a task of its own: ending the job cancels it."""
         task: asyncio.Task[Message] | None = asyncio.current_task()
         self._task = task
+        if early := self._ended_early():
+            return early
         timer = asyncio.get_running_loop().call_later(self.job.deadline_s, self._expire)
         try:
             return await self._work()
         except asyncio.CancelledError:
-            if self._reason is None:
+            # Without a reason it is not the job that is being stopped but the whole worker.
+            if (early := self._ended_early()) is None:
                 raise
-            return protocol.error(self.job.job_id, self._reason)
+            return early
         except Stopped:
-            return protocol.error(self.job.job_id, self._reason or JobError("cancelled", "the job was stopped"))
+            if (early := self._ended_early()) is None:
+                raise
+            return early
         except JobError as failure:
             return protocol.error(self.job.job_id, failure)
         except Exception as error:  # noqa: BLE001 # whatever it is, the job ends with an event

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 from functools import partial
-from typing import cast
 
 from . import protocol, providers
 from .errors import JobError, ProtocolError
@@ -33,8 +32,10 @@ class _Output(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.server.pause_reading(False)
+        self.server.emptied()
 
     def connection_lost(self, _exc: Exception | None) -> None:
+        self.server.emptied()
         self.server.finish(_BROKEN, "stdout was closed: the node is gone")
 
 
@@ -68,6 +69,7 @@ class Server:
         self._lines: list[bytes] = []
         self._stopping = False
         self._ended: asyncio.Future[int] = loop.create_future()
+        self._emptied = asyncio.Event()
         self._reader: asyncio.ReadTransport
         self._writer: asyncio.WriteTransport
 
@@ -79,20 +81,19 @@ class Server:
         """
         stdin, stdout = os.fdopen(channels.input, "rb", 0), os.fdopen(channels.output, "wb", 0)
         writer, _ = await self._loop.connect_write_pipe(lambda: _Output(self), stdout)
-        self._writer = cast("asyncio.WriteTransport", writer)
+        self._writer = writer
         self._send(protocol.hello(providers.names()))
         reader, _ = await self._loop.connect_read_pipe(lambda: _Input(self), stdin)
-        self._reader = cast("asyncio.ReadTransport", reader)
+        self._reader = reader
         status = await self._ended
         self._flush()
         return status
 
     async def drained(self) -> None:
         """Waits until the node has read everything, or is gone."""
-        if not self._writer.is_closing():
-            self._writer.set_write_buffer_limits(0)
-            while self._writer.get_write_buffer_size() and not self._writer.is_closing():
-                await asyncio.sleep(0.001)
+        self._writer.set_write_buffer_limits(0)
+        if self._writer.get_write_buffer_size():
+            await self._emptied.wait()
 
     def pause_reading(self, pause: bool) -> None:
         """Takes no more input while the output is stuck."""
@@ -100,6 +101,10 @@ class Server:
             self._reader.pause_reading()
         else:
             self._reader.resume_reading()
+
+    def emptied(self) -> None:
+        """The node has read all that was written, or never will."""
+        self._emptied.set()
 
     def take(self, line: bytes) -> None:
         """Acts on one line of input."""
@@ -171,6 +176,7 @@ class Server:
     def _flush(self) -> None:
         if self._lines:
             lines, self._lines = self._lines, []
+            self._emptied.clear()
             self._writer.write(b"".join(lines))
 
     def _end_if_idle(self) -> None:
