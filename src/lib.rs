@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod config;
 pub mod domain;
+pub mod embedded;
 pub mod executor;
 pub mod http;
 pub mod orchestrator;
