@@ -144,9 +144,12 @@ fn string_length(bytes: &[u8]) -> usize {
 
 /// A parse error in one line: the parser draws a picture of the place, which locations say better.
 pub(crate) fn readable(mut error: ServerError) -> ServerError {
-    if let (Some((_, expected)), Some(place)) = (error.message.rsplit_once("\n  = "), error.locations.first()) {
-        error.message =
-            format!("the document cannot be parsed at line {}, column {}: {expected}", place.line, place.column);
+    if let (Some((_, expected)), Some(place)) = (error.message.rsplit_once("\n  = "), error.locations.first())
+    {
+        error.message = format!(
+            "the document cannot be parsed at line {}, column {}: {expected}",
+            place.line, place.column
+        );
     }
     error
 }
