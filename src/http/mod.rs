@@ -19,6 +19,7 @@ use crate::auth::Authority;
 use crate::config::Config;
 
 mod answer;
+mod completion;
 mod console;
 mod contain;
 mod cors;
@@ -30,6 +31,7 @@ mod params;
 mod probes;
 mod serve;
 
+pub use completion::Completion;
 pub use error::internal_error;
 pub use probes::{DatabaseHealth, HealthReport, PoolHealth, Probes, Readiness};
 pub use serve::{ShutdownOutcome, serve};

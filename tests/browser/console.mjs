@@ -2,11 +2,13 @@
 // Usage: RUNLANE_TOKEN=<token> node console.mjs <url of /graphql> [folder for screenshots]
 //
 // The browser is $CHROMIUM, else a Chromium or Chrome on PATH, else the one inside the npm package @sparticuz/chromium
-// (Linux x86-64; it needs libnss3, libnspr4 and libexpat).
+// (Linux x86-64), which brings the libraries that a small system lacks.
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 const [url, screenshots] = process.argv.slice(2);
 const token = process.env.RUNLANE_TOKEN;
@@ -36,24 +38,29 @@ const runs = (path) => {
   }
 };
 
-/** The program to start, and the flags that it needs besides. */
+/** The program to start, the flags that it needs besides, and where its libraries are. */
 async function findBrowser(scratch) {
-  if (process.env.CHROMIUM) return { path: process.env.CHROMIUM, flags: [] };
+  if (process.env.CHROMIUM) return { path: process.env.CHROMIUM, flags: [], libraries: null };
   for (const folder of (process.env.PATH ?? "").split(delimiter)) {
     const path = NAMES.map((name) => join(folder, name)).find(runs);
-    if (path) return { path, flags: [] };
+    if (path) return { path, flags: [], libraries: null };
   }
   // The package unpacks its browser into the temporary folder, which is ours and goes away again.
   process.env.TMPDIR = scratch;
-  const { default: bundled } = await import("@sparticuz/chromium");
-  return { path: await bundled.executablePath(), flags: bundled.args };
+  const { default: bundled, inflate } = await import("@sparticuz/chromium");
+  const path = await bundled.executablePath();
+  const lacksLibraries = spawnSync("ldd", [path], { encoding: "utf8" }).stdout?.includes("not found") ?? true;
+  if (!lacksLibraries) return { path, flags: bundled.args, libraries: null };
+  const bin = join(dirname(fileURLToPath(import.meta.resolve("@sparticuz/chromium"))), "..", "bin");
+  return { path, flags: bundled.args, libraries: join(await inflate(join(bin, "al2023.tar.br")), "lib") };
 }
 
 async function launch(scratch) {
   const { chromium } = await import("playwright-core");
-  const { path, flags } = await findBrowser(scratch);
+  const { path, flags, libraries } = await findBrowser(scratch);
   console.log(`browser: ${path}`);
-  return chromium.launch({ executablePath: path, args: [...flags, ...FLAGS] });
+  const env = libraries === null ? process.env : { ...process.env, LD_LIBRARY_PATH: libraries };
+  return chromium.launch({ executablePath: path, args: [...flags, ...FLAGS], env });
 }
 
 const origin = new URL(url).origin;
