@@ -6,10 +6,13 @@
 pub mod backoff;
 pub mod clock;
 pub mod error_code;
+pub mod filter;
 pub mod ids;
 pub mod job;
+pub mod page;
 pub mod requester;
 pub mod run;
+pub mod view;
 
 pub use error_code::{Consequence, ErrorCode};
 pub use job::{AttemptOutcome, JobKind, JobState, TaskStatus};

@@ -3,14 +3,23 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod definitions;
 mod error;
+mod jobs;
 mod migrate;
 mod pool;
+mod progress;
+mod queue_status;
+mod results;
+mod runs;
+mod scenarios;
 mod transaction;
 
+pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use migrate::migrate;
 pub use pool::{PoolSettings, connect};
+pub use scenarios::ScenarioKey;
 
 use sqlx::PgPool;
 
