@@ -37,6 +37,8 @@ create table run (
     id                  uuid primary key,
     seq                 bigint generated always as identity,
     batch_id            uuid not null,
+    -- The X-Request-ID of the request that made it: found again in every log line about its jobs.
+    request_id          text not null,
     definition_id       uuid not null references definition (id),
     definition_snapshot jsonb not null,
     name                text,

@@ -145,8 +145,8 @@ declare
     v_lane lane;
     v_now  timestamptz := clock_timestamp();
 begin
-    insert into lane (run_id, kind, position, priority, is_paused, is_live, total, pending)
-    select r.id, p_kind, 0, r.priority, r.status = 'PAUSED', true, 1, 1 from run r where r.id = p_run
+    insert into lane (run_id, kind, position, priority, is_paused, is_live, total, pending, version)
+    select r.id, p_kind, 0, r.priority, r.status = 'PAUSED', true, 1, 1, 1 from run r where r.id = p_run
     on conflict on constraint lane_identity do nothing
     returning * into v_lane;
     if found then

@@ -13,6 +13,7 @@ pub mod page;
 pub mod requester;
 pub mod run;
 pub mod view;
+pub mod work;
 
 pub use error_code::{Consequence, ErrorCode};
 pub use job::{AttemptOutcome, JobKind, JobState, TaskStatus};

@@ -3,10 +3,12 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod control;
 mod definitions;
 mod error;
 mod jobs;
 mod migrate;
+mod nodes;
 mod pool;
 mod progress;
 mod queue_status;
@@ -16,10 +18,18 @@ mod scenarios;
 mod transaction;
 
 pub use definitions::{DefinitionInsert, ScenarioColumns};
+mod queue;
+mod start;
+mod transaction;
+
+pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use error::{Error, Result};
 pub use migrate::migrate;
+pub use nodes::{Lease, NewNode};
 pub use pool::{PoolSettings, connect};
+pub use queue::Claimed;
 pub use scenarios::ScenarioKey;
+pub use start::{Inserted, RunInsert};
 
 use sqlx::PgPool;
 

@@ -1,0 +1,123 @@
+//! What a node needs to run a claimed job, and what it reports when the attempt has ended.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::job::{AttemptOutcome, Claim, JobKind};
+
+/// A claimed job with its payload, save what all jobs of its run share.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The job and the number of the claim.
+    pub claim: Claim,
+    /// Its lane.
+    pub lane_id: i64,
+    /// Its run.
+    pub run_id: Uuid,
+    /// What it does.
+    pub kind: JobKind,
+    /// The model of a probe.
+    pub model: Option<String>,
+    /// The scenario of a probe.
+    pub scenario: Option<ScenarioWork>,
+    /// Must not share a worker.
+    pub is_suspect: bool,
+    /// Somebody cancelled it between the claim and this look.
+    pub cancel_requested: bool,
+    /// Counted failures of this epoch so far.
+    pub failures: i16,
+    /// Of these, the ones that are retried once only.
+    pub failures_retried_once: i64,
+    /// Losses while alone in this epoch so far.
+    pub losses_alone: i16,
+    /// Time waited for throttling in this epoch so far.
+    pub throttled: Duration,
+}
+
+/// One concrete prompt.
+#[derive(Debug, Clone)]
+pub struct ScenarioWork {
+    /// Unique in its definition.
+    pub key: String,
+    /// What the model is asked.
+    pub prompt: String,
+    /// The values that made the prompt.
+    pub dimensions: Value,
+}
+
+/// What all jobs of a run share; it never changes.
+#[derive(Debug, Clone)]
+pub struct RunContext {
+    /// The run.
+    pub run_id: Uuid,
+    /// Shared by everything that one request created.
+    pub batch_id: Uuid,
+    /// The `X-Request-ID` of the request that made the run.
+    pub request_id: String,
+    /// The definition's content when the run was made.
+    pub definition: Value,
+    /// What every probe is called with.
+    pub params: Value,
+    /// What the sample was drawn with; also the seed of the run's analyses.
+    pub sample_seed: i32,
+}
+
+/// Why an attempt did not complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptError {
+    /// An error code of the worker protocol, or one that the node sets.
+    pub code: super::ErrorCode,
+    /// For people.
+    pub message: String,
+    /// Whether another attempt could succeed.
+    pub retryable: bool,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub struct AttemptEnd {
+    /// The claim that ends.
+    pub claim: Claim,
+    /// How.
+    pub outcome: AttemptOutcome,
+    /// How long the job waits if it goes back to the queue.
+    pub delay: Duration,
+    /// Why it did not complete.
+    pub error: Option<AttemptError>,
+    /// The end of what the worker wrote to stderr.
+    pub stderr_tail: Option<String>,
+    /// Tokens that were used all the same.
+    pub usage: Option<Value>,
+    /// The transcript or the analysis.
+    pub result: Option<Box<RawValue>>,
+    /// Whether a lost job must run alone from now on.
+    pub suspect: bool,
+    /// Whether the worker died while this was its only job.
+    pub alone: bool,
+}
+
+/// One scenario × model of a run, as an analysis reads it.
+#[derive(Debug, Clone)]
+pub struct AnalysisRecord {
+    /// The scenario's key.
+    pub scenario_key: String,
+    /// The model.
+    pub model_id: String,
+    /// The values that made the prompt.
+    pub dimensions: Value,
+    /// The job's effective state.
+    pub status: super::TaskStatus,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// The rating in the answer.
+    pub score: Option<i32>,
+    /// Tokens.
+    pub usage: Option<Value>,
+    /// US dollars, as a decimal text.
+    pub cost_usd: Option<String>,
+    /// Milliseconds.
+    pub latency_ms: Option<i32>,
+}

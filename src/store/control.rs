@@ -1,0 +1,386 @@
+//! What people do to runs, jobs and the whole queue.
+//!
+//! Each function locks in the order gate, lanes, jobs, runs; shows the caller what it found; and applies the change if
+//! the caller allows it. When one of them has returned, the change is in force on every node.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::transaction::in_transaction;
+use super::{Result, Store};
+use crate::domain::{CancelMode, JobKind, JobState, RunStatus};
+
+/// What may be done to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunChange {
+    /// Let no further job start.
+    Pause,
+    /// Let jobs start again.
+    Resume,
+    /// Cancel what waits; with [`CancelMode::Immediate`] also what runs.
+    Cancel(CancelMode),
+    /// Change the place in the queue, 0 to 100.
+    SetPriority(i16),
+    /// Make the failed probes wait again, as new epochs.
+    RetryFailed,
+    /// Compute an analysis (anew).
+    StartAnalysis(JobKind),
+}
+
+/// What may be done to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobChange {
+    /// Cancel it if it waits; ask its worker to stop if it runs.
+    Cancel,
+    /// Make the failed job wait again, as a new epoch.
+    Retry,
+}
+
+/// A run as a decision needs it, locked.
+#[derive(Debug, Clone)]
+pub struct RunHead {
+    /// The run.
+    pub id: Uuid,
+    /// Its status now.
+    pub status: RunStatus,
+    /// Its owner.
+    pub created_by: String,
+}
+
+/// A job as a decision needs it, locked.
+#[derive(Debug, Clone)]
+pub struct JobHead {
+    /// The job.
+    pub id: i64,
+    /// Its effective state: a waiting job of a closed lane is cancelled.
+    pub state: JobState,
+    /// What it does.
+    pub kind: JobKind,
+    /// Its run.
+    pub run: RunHead,
+}
+
+impl Store {
+    /// Changes a run if `allow` agrees. `None`: there is no such run. `Some(Err)`: refused, nothing changed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn control_run<E: Send + 'static>(
+        &self,
+        id: Uuid,
+        change: RunChange,
+        allow: impl Fn(&RunHead) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Result<Option<Result<(), E>>> {
+        let allow = Arc::new(allow);
+        in_transaction(&self.pool, move |c| {
+            let allow = Arc::clone(&allow);
+            Box::pin(async move {
+                lock_gate(c).await?;
+                sqlx::query!("select id from lane where run_id = $1 order by id for update", id)
+                    .fetch_all(&mut *c)
+                    .await?;
+                let Some(run) = lock_run(c, id).await? else { return Ok(None) };
+                if let Err(refused) = allow(&run) {
+                    return Ok(Some(Err(refused)));
+                }
+                apply(c, &run, change).await?;
+                Ok(Some(Ok(())))
+            })
+        })
+        .await
+    }
+
+    /// Changes a job if `allow` agrees. `None`: there is no such job. `Some(Err)`: refused, nothing changed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn control_job<E: Send + 'static>(
+        &self,
+        id: i64,
+        change: JobChange,
+        allow: impl Fn(&JobHead) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Result<Option<Result<(), E>>> {
+        let allow = Arc::new(allow);
+        in_transaction(&self.pool, move |c| {
+            let allow = Arc::clone(&allow);
+            Box::pin(async move {
+                lock_gate(c).await?;
+                let lane = sqlx::query!(
+                    r#"select l.id, l.run_id, l.kind::text as "kind!", l.is_open from lane l
+                        where l.id = (select j.lane_id from job j where j.id = $1) for update"#,
+                    id
+                )
+                .fetch_optional(&mut *c)
+                .await?;
+                let Some(lane) = lane else { return Ok(None) };
+                let state = sqlx::query_scalar!(
+                    r#"select state::text as "state!" from job where id = $1 for update"#,
+                    id
+                )
+                .fetch_one(&mut *c)
+                .await?;
+                let Some(run) = lock_run(c, lane.run_id).await? else { return Ok(None) };
+                let state = match state.parse()? {
+                    JobState::Pending if !lane.is_open => JobState::Cancelled,
+                    state => state,
+                };
+                let job = JobHead { id, state, kind: lane.kind.parse()?, run };
+                if let Err(refused) = allow(&job) {
+                    return Ok(Some(Err(refused)));
+                }
+                match (change, job.state) {
+                    (JobChange::Cancel, JobState::Active) => request_cancel(c, &[lane.id], Some(id)).await?,
+                    (JobChange::Cancel, _) => cancel_waiting_job(c, &job, lane.id).await?,
+                    (JobChange::Retry, _) => retry_failed(c, &job.run, &[lane.id], Some(&job)).await?,
+                }
+                Ok(Some(Ok(())))
+            })
+        })
+        .await
+    }
+
+    /// Pauses every claim. Pausing a paused queue keeps the first pause.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pause_queue(&self, by: &str, reason: Option<&str>) -> Result<()> {
+        let (by, reason) = (by.to_owned(), reason.map(ToOwned::to_owned));
+        in_transaction(&self.pool, move |c| {
+            let (by, reason) = (by.clone(), reason.clone());
+            Box::pin(async move {
+                lock_gate(c).await?;
+                sqlx::query!(
+                    "update queue_state
+                        set is_paused = true, paused_at = clock_timestamp(), paused_by = $1, pause_reason = $2
+                      where not is_paused",
+                    by,
+                    reason
+                )
+                .execute(c)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Lets claims happen again.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn resume_queue(&self) -> Result<()> {
+        in_transaction(&self.pool, |c| {
+            Box::pin(async move {
+                lock_gate(c).await?;
+                sqlx::query!(
+                    "update queue_state
+                        set is_paused = false, paused_at = null, paused_by = null, pause_reason = null
+                      where is_paused"
+                )
+                .execute(&mut *c)
+                .await?;
+                wake(c).await
+            })
+        })
+        .await
+    }
+}
+
+/// Waits for the claims that are under way, and holds further ones off until the transaction ends.
+async fn lock_gate(c: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select pg_advisory_xact_lock(gate())").fetch_one(c).await?;
+    Ok(())
+}
+
+/// Tells the nodes that work may have become claimable.
+async fn wake(c: &mut PgConnection) -> Result<()> {
+    sqlx::query!("select pg_notify('runlane_wake', '')").fetch_one(c).await?;
+    Ok(())
+}
+
+async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
+    let row =
+        sqlx::query!(r#"select status::text as "status!", created_by from run where id = $1 for update"#, id)
+            .fetch_optional(c)
+            .await?;
+    row.map(|r| Ok(RunHead { id, status: r.status.parse()?, created_by: r.created_by })).transpose()
+}
+
+async fn apply(c: &mut PgConnection, run: &RunHead, change: RunChange) -> Result<()> {
+    match change {
+        RunChange::Pause if run.status == RunStatus::Paused => Ok(()),
+        RunChange::Pause => set_paused(c, run.id, true).await,
+        RunChange::Resume => {
+            set_paused(c, run.id, false).await?;
+            wake(c).await
+        }
+        RunChange::Cancel(mode) => cancel(c, run, mode).await,
+        RunChange::SetPriority(priority) => set_priority(c, run.id, priority).await,
+        RunChange::RetryFailed => {
+            let lanes = sqlx::query_scalar!(
+                "select id from lane where run_id = $1 and kind = 'probe:scenario' and failed > 0 order by id",
+                run.id
+            )
+            .fetch_all(&mut *c)
+            .await?;
+            if lanes.is_empty() { Ok(()) } else { retry_failed(c, run, &lanes, None).await }
+        }
+        RunChange::StartAnalysis(kind) => {
+            sqlx::query!("select start_analysis($1, $2::text::job_kind)", run.id, kind.as_str())
+                .fetch_one(c)
+                .await?;
+            Ok(())
+        }
+    }
+}
+
+async fn set_paused(c: &mut PgConnection, run: Uuid, paused: bool) -> Result<()> {
+    sqlx::query!(
+        "update lane set is_paused = $2, version = version + 1, updated_at = clock_timestamp() where run_id = $1",
+        run,
+        paused
+    )
+    .execute(&mut *c)
+    .await?;
+    sqlx::query!(
+        "update run
+            set status = case when $2 then 'PAUSED' else 'RUNNING' end::run_status,
+                paused_at = case when $2 then clock_timestamp() end,
+                updated_at = clock_timestamp(), version = version + 1
+          where id = $1",
+        run,
+        paused
+    )
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn set_priority(c: &mut PgConnection, run: Uuid, priority: i16) -> Result<()> {
+    sqlx::query!("update lane set priority = $2 where run_id = $1", run, priority).execute(&mut *c).await?;
+    sqlx::query!(
+        "update run set priority = $2, updated_at = clock_timestamp(), version = version + 1 where id = $1",
+        run,
+        priority
+    )
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result<()> {
+    let lanes = sqlx::query_scalar!("select id from lane where run_id = $1 order by id", run.id)
+        .fetch_all(&mut *c)
+        .await?;
+    if mode == CancelMode::Immediate {
+        request_cancel(c, &lanes, None).await?;
+    }
+    if run.status == RunStatus::Cancelled {
+        if mode == CancelMode::Immediate {
+            sqlx::query!(
+                "update run set cancel_mode = 'IMMEDIATE', updated_at = clock_timestamp(), version = version + 1
+                  where id = $1 and cancel_mode <> 'IMMEDIATE'",
+                run.id
+            )
+            .execute(c)
+            .await?;
+        }
+        return Ok(());
+    }
+    // A waiting analysis is a single row: rewritten at once. Waiting probes are cancelled by closing their lanes, and
+    // their rows are rewritten by maintenance.
+    sqlx::query!(
+        "update job set state = 'cancelled', finished_at = clock_timestamp()
+          where state = 'pending'
+            and lane_id = any (select id from lane where run_id = $1 and kind <> 'probe:scenario' and pending > 0)",
+        run.id
+    )
+    .execute(&mut *c)
+    .await?;
+    sqlx::query!(
+        "update lane
+            set cancelled = cancelled + pending, pending = 0, is_live = active > 0, is_paused = false,
+                is_open = kind <> 'probe:scenario',
+                closed_at = case when kind = 'probe:scenario' then clock_timestamp() end,
+                is_settled = kind <> 'probe:scenario' or pending = 0,
+                version = version + 1, updated_at = clock_timestamp()
+          where run_id = $1",
+        run.id
+    )
+    .execute(&mut *c)
+    .await?;
+    sqlx::query!(
+        "update run
+            set status = 'CANCELLED', cancel_mode = $2, completed_at = clock_timestamp(), paused_at = null,
+                updated_at = clock_timestamp(), version = version + 1
+          where id = $1",
+        run.id,
+        mode.as_str()
+    )
+    .execute(&mut *c)
+    .await?;
+    // With nothing active there is no completion that would start the analysis of what there is.
+    sqlx::query!("select finish_runs(array[$1::uuid])", run.id).fetch_one(c).await?;
+    Ok(())
+}
+
+/// Asks the nodes to stop the active jobs of these lanes (or the one job).
+async fn request_cancel(c: &mut PgConnection, lanes: &[i64], job: Option<i64>) -> Result<()> {
+    sqlx::query!(
+        "update job set cancel_requested = true
+          where lane_id = any ($1) and state = 'active' and ($2::bigint is null or id = $2)",
+        lanes,
+        job
+    )
+    .execute(&mut *c)
+    .await?;
+    sqlx::query!("select pg_notify('runlane_cancel', '')").fetch_one(c).await?;
+    Ok(())
+}
+
+async fn cancel_waiting_job(c: &mut PgConnection, job: &JobHead, lane: i64) -> Result<()> {
+    sqlx::query!("update job set state = 'cancelled', finished_at = clock_timestamp() where id = $1", job.id)
+        .execute(&mut *c)
+        .await?;
+    sqlx::query!(
+        "update lane
+            set pending = pending - 1, cancelled = cancelled + 1, is_live = pending - 1 + active > 0,
+                version = version + 1, updated_at = clock_timestamp()
+          where id = $1",
+        lane
+    )
+    .execute(&mut *c)
+    .await?;
+    if !job.kind.is_analysis() {
+        sqlx::query!("select finish_runs(array[$1::uuid])", job.run.id).fetch_one(c).await?;
+    }
+    Ok(())
+}
+
+/// Makes the failed jobs of these lanes (or the one job) wait again, and reopens a finished run of probes.
+async fn retry_failed(
+    c: &mut PgConnection,
+    run: &RunHead,
+    lanes: &[i64],
+    job: Option<&JobHead>,
+) -> Result<()> {
+    sqlx::query_file!("src/store/sql/retry_failed.sql", lanes, job.map(|j| j.id)).execute(&mut *c).await?;
+    sqlx::query!("delete from lane_error where lane_id = any ($1) and failed = 0", lanes)
+        .execute(&mut *c)
+        .await?;
+    if job.is_none_or(|j| !j.kind.is_analysis())
+        && matches!(run.status, RunStatus::Completed | RunStatus::Failed)
+    {
+        sqlx::query!(
+            "update run
+                set status = 'RUNNING', completed_at = null, updated_at = clock_timestamp(), version = version + 1
+              where id = $1",
+            run.id
+        )
+        .execute(&mut *c)
+        .await?;
+    }
+    wake(c).await
+}

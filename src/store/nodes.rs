@@ -1,0 +1,161 @@
+//! Nodes, their leases, and the tidying up that any of them does.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::transaction::in_transaction;
+use super::{Result, Store};
+
+/// What a lease's renewal found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// It holds for another term.
+    Renewed,
+    /// Another node found it run out and gave the jobs back to the queue.
+    Lost,
+}
+
+/// A process that registers as a node.
+#[derive(Debug, Clone)]
+pub struct NewNode {
+    /// Made by the process.
+    pub id: Uuid,
+    /// For people: host and process id.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// Whether it executes jobs.
+    pub executes: bool,
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Store {
+    /// Registers a node with its first lease.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn register_node(&self, node: &NewNode, lease: Duration) -> Result<()> {
+        sqlx::query!(
+            "insert into node (id, name, version, executes, lease_until)
+             values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')",
+            node.id,
+            node.name,
+            node.version,
+            node.executes,
+            millis(lease) as f64
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Renews a node's lease, also one that has run out if nobody has noticed yet.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn renew_lease(&self, node: Uuid, lease: Duration) -> Result<Lease> {
+        let renewed = sqlx::query!(
+            "update node set lease_until = clock_timestamp() + $2 * interval '1 millisecond' where id = $1",
+            node,
+            millis(lease) as f64
+        )
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
+        Ok(if renewed == 1 { Lease::Renewed } else { Lease::Lost })
+    }
+
+    /// Lets a node claim nothing more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn drain_node(&self, node: Uuid) -> Result<()> {
+        sqlx::query!("update node set is_draining = true where id = $1", node).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Removes a node that holds no claims any more. One that still does is left for [`Store::rescue_jobs`].
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn remove_node(&self, node: Uuid) -> Result<()> {
+        sqlx::query!(
+            "delete from node
+              where id = $1
+                and not exists (select from lane l join job j on j.lane_id = l.id and j.state = 'active'
+                                 where l.is_live and l.active > 0 and j.node_id = $1)",
+            node
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Gives the jobs of dead nodes back to the queue; returns the node and the job of each.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rescue_jobs(&self, lease: Duration) -> Result<Vec<(Uuid, i64)>> {
+        in_transaction(&self.pool, move |c| {
+            Box::pin(async move {
+                let rows = sqlx::query!(
+                    r#"select node_id as "node_id!", job_id as "job_id!" from rescue_jobs($1)"#,
+                    millis(lease)
+                )
+                .fetch_all(c)
+                .await?;
+                Ok(rows.into_iter().map(|r| (r.node_id, r.job_id)).collect())
+            })
+        })
+        .await
+    }
+
+    /// Rewrites up to `batch` waiting rows of closed lanes as cancelled, which they are already for every reader.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn settle_closed_lanes(&self, batch: i64) -> Result<u64> {
+        in_transaction(&self.pool, move |c| {
+            Box::pin(async move {
+                let lane = sqlx::query!(
+                    "select id, closed_at from lane where not is_settled and not is_open
+                      order by id limit 1 for update skip locked"
+                )
+                .fetch_optional(&mut *c)
+                .await?;
+                let Some(lane) = lane else { return Ok(0) };
+                let rewritten = sqlx::query!(
+                    "update job set state = 'cancelled', finished_at = $2
+                      where id = any (array(select id from job where lane_id = $1 and state = 'pending' limit $3))",
+                    lane.id,
+                    lane.closed_at,
+                    batch
+                )
+                .execute(&mut *c)
+                .await?
+                .rows_affected();
+                if i64::try_from(rewritten).unwrap_or(i64::MAX) < batch {
+                    sqlx::query!("update lane set is_settled = true where id = $1", lane.id).execute(c).await?;
+                }
+                Ok(rewritten.max(1))
+            })
+        })
+        .await
+    }
+
+    /// Forgets the per-minute tallies that no reader needs any more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn prune_tallies(&self) -> Result<u64> {
+        Ok(sqlx::query!("delete from queue_minute where minute < clock_timestamp() - interval '25 hours'")
+            .execute(&self.pool)
+            .await?
+            .rows_affected())
+    }
+}

@@ -1,0 +1,273 @@
+//! The queue as a node sees it: claim, read what was claimed, end attempts.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::domain::job::Claim;
+use crate::domain::work::{AnalysisRecord, AttemptEnd, RunContext, ScenarioWork, Work};
+use crate::domain::{ErrorCode, JobKind, JobState};
+
+/// What a claim brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The claims, committed.
+    pub claims: Vec<Claim>,
+    /// Another node was faster with some: there may be more.
+    pub look_again: bool,
+}
+
+impl Store {
+    /// Claims up to the given number of jobs of each kind. Has committed when it returns.
+    ///
+    /// # Errors
+    /// The database's; whether anything was claimed is then unknown until the node's claims are read back.
+    pub async fn claim_jobs(&self, node: Uuid, slots: &[(JobKind, u32)]) -> Result<Claimed> {
+        let kinds: Vec<String> = slots.iter().map(|(kind, _)| kind.as_str().to_owned()).collect();
+        let counts: Vec<i32> = slots.iter().map(|&(_, n)| i32::try_from(n).unwrap_or(i32::MAX)).collect();
+        let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts)
+            .fetch_all(&self.pool)
+            .await?;
+        let claims: Vec<Claim> =
+            rows.iter().filter_map(|r| Some(Claim { job_id: r.job_id?, number: r.number? })).collect();
+        Ok(Claimed { look_again: claims.len() < rows.len(), claims })
+    }
+
+    /// What a node holds according to the database: to find claims whose answer was lost.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn claims_of(&self, node: Uuid) -> Result<Vec<Claim>> {
+        let rows = sqlx::query!(
+            "select j.id, j.claims from lane l join job j on j.lane_id = l.id and j.state = 'active'
+              where l.is_live and l.active > 0 and j.node_id = $1",
+            node
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|r| Claim { job_id: r.id, number: r.claims }).collect())
+    }
+
+    /// The payloads of claimed jobs, in no order.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn work(&self, claims: &[Claim]) -> Result<Vec<Work>> {
+        let ids: Vec<i64> = claims.iter().map(|c| c.job_id).collect();
+        let retried_once: Vec<String> = ErrorCode::ALL
+            .into_iter()
+            .filter(|c| c.consequence() == crate::domain::Consequence::RetryOnce)
+            .map(|c| c.as_str().to_owned())
+            .collect();
+        let rows = sqlx::query!(
+            r#"select j.id as "id!", j.claims as "claims!", j.lane_id as "lane_id!", l.run_id as "run_id!",
+                      l.kind::text as "kind!", l.model as "model?", j.is_suspect as "is_suspect!",
+                      j.cancel_requested as "cancel_requested!", j.failures as "failures!",
+                      j.losses_alone as "losses_alone!", j.throttled_ms as "throttled_ms!",
+                      s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?",
+                      case when j.failures = 0 then 0 else
+                          (select count(*) from attempt a
+                            where a.job_id = j.id and a.number > j.epoch_claims and a.outcome = 'retried'
+                              and a.error_code = any ($2)) end as "retried_once!"
+                 from job j
+                 join lane l on l.id = j.lane_id
+                 left join scenario s on s.id = j.scenario_id
+                where j.id = any ($1)"#,
+            &ids,
+            &retried_once
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|r| {
+                let scenario = match (r.key, r.prompt, r.dimensions) {
+                    (Some(key), Some(prompt), Some(dimensions)) => {
+                        Some(ScenarioWork { key, prompt, dimensions })
+                    }
+                    _ => None,
+                };
+                Ok(Work {
+                    claim: Claim { job_id: r.id, number: r.claims },
+                    lane_id: r.lane_id,
+                    run_id: r.run_id,
+                    kind: r.kind.parse()?,
+                    model: r.model,
+                    scenario,
+                    is_suspect: r.is_suspect,
+                    cancel_requested: r.cancel_requested,
+                    failures: r.failures,
+                    failures_retried_once: r.retried_once,
+                    losses_alone: r.losses_alone,
+                    throttled: Duration::from_millis(r.throttled_ms.unsigned_abs()),
+                })
+            })
+            .collect()
+    }
+
+    /// What the jobs of these runs share.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn run_contexts(&self, runs: &[Uuid]) -> Result<Vec<RunContext>> {
+        let rows = sqlx::query!(
+            "select id, batch_id, request_id, definition_snapshot, params, sample_seed from run where id = any ($1)",
+            runs
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|r| RunContext {
+                run_id: r.id,
+                batch_id: r.batch_id,
+                request_id: r.request_id,
+                definition: r.definition_snapshot,
+                params: r.params,
+                sample_seed: r.sample_seed,
+            })
+            .collect())
+    }
+
+    /// Every probe of a run, for its analysis.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn analysis_records(&self, run: Uuid) -> Result<Vec<AnalysisRecord>> {
+        let rows = sqlx::query!(
+            r#"select s.key as "key!", l.model as "model!", s.dimensions as "dimensions!",
+                      case when j.state = 'pending' and not l.is_open then 'cancelled'
+                           else j.state::text end as "state!",
+                      case when j.state = 'failed' then j.error_code end as error_code,
+                      t.score as "score?", t.usage as "usage?", t.cost_usd::text as cost_usd,
+                      t.latency_ms as "latency_ms?"
+                 from lane l
+                 join job j on j.lane_id = l.id
+                 join scenario s on s.id = j.scenario_id
+                 left join transcript t on t.job_id = j.id
+                where l.run_id = $1 and l.kind = 'probe:scenario'
+                order by l.position, s.key collate "C""#,
+            run
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|r| {
+                Ok(AnalysisRecord {
+                    scenario_key: r.key,
+                    model_id: r.model,
+                    dimensions: r.dimensions,
+                    status: r.state.parse::<JobState>()?.status(),
+                    error_code: r.error_code,
+                    score: r.score,
+                    usage: r.usage,
+                    cost_usd: r.cost_usd,
+                    latency_ms: r.latency_ms,
+                })
+            })
+            .collect()
+    }
+
+    /// Ends attempts of one node, all in one transaction; returns the jobs whose claim was still the node's, with the
+    /// state they have now. Results that come too late change nothing and are not among them.
+    ///
+    /// # Errors
+    /// [`super::Error::Refused`] when the database refuses one of the results: none is stored then.
+    pub async fn end_attempts(&self, node: Uuid, ends: &[AttemptEnd]) -> Result<Vec<(i64, JobState)>> {
+        let column = |f: fn(&AttemptEnd) -> Option<String>| ends.iter().map(f).collect::<Vec<_>>();
+        let ids: Vec<i64> = ends.iter().map(|e| e.claim.job_id).collect();
+        let numbers: Vec<i32> = ends.iter().map(|e| e.claim.number).collect();
+        let outcomes: Vec<String> = ends.iter().map(|e| e.outcome.as_str().to_owned()).collect();
+        let delays: Vec<i64> =
+            ends.iter().map(|e| i64::try_from(e.delay.as_millis()).unwrap_or(i64::MAX)).collect();
+        let codes = column(|e| e.error.as_ref().map(|x| x.code.as_str().to_owned()));
+        let messages = column(|e| e.error.as_ref().map(|x| storable(&x.message)));
+        let retryable: Vec<Option<bool>> =
+            ends.iter().map(|e| e.error.as_ref().map(|x| x.retryable)).collect();
+        let stderr = column(|e| e.stderr_tail.as_deref().map(storable));
+        let usage: Vec<Option<Json<&serde_json::Value>>> =
+            ends.iter().map(|e| e.usage.as_ref().map(Json)).collect();
+        let results: Vec<Option<Json<&RawValue>>> =
+            ends.iter().map(|e| e.result.as_deref().map(Json)).collect();
+        let suspect: Vec<bool> = ends.iter().map(|e| e.suspect).collect();
+        let alone: Vec<bool> = ends.iter().map(|e| e.alone).collect();
+        let rows = sqlx::query_file!(
+            "src/store/sql/end_attempts.sql",
+            node,
+            &ids,
+            &numbers,
+            &outcomes,
+            &delays,
+            &codes as &[Option<String>],
+            &messages as &[Option<String>],
+            &retryable as &[Option<bool>],
+            &stderr as &[Option<String>],
+            &usage as &[Option<Json<&serde_json::Value>>],
+            &results as &[Option<Json<&RawValue>>],
+            &suspect,
+            &alone
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|r| Ok((r.job_id, r.state.parse()?))).collect()
+    }
+
+    /// Which of these claims have ended on record, under this node: to tell a result that came too late from one whose
+    /// answer was lost on the way back.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn recorded(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<Claim>> {
+        let (ids, numbers): (Vec<i64>, Vec<i32>) = claims.iter().map(|c| (c.job_id, c.number)).unzip();
+        let rows = sqlx::query!(
+            "select a.job_id, a.number from attempt a
+              where a.node_id = $1
+                and (a.job_id, a.number) in (select * from unnest($2::bigint[], $3::int[]))",
+            node,
+            &ids,
+            &numbers
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|r| Claim { job_id: r.job_id, number: r.number }).collect())
+    }
+
+    /// Which of these jobs somebody asked to cancel.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn cancel_requested(&self, jobs: &[i64]) -> Result<Vec<i64>> {
+        Ok(sqlx::query_scalar!("select id from job where id = any ($1) and cancel_requested", jobs)
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
+    /// How long until the next waiting job that is not due yet becomes due; `None` when none waits.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next_due_in(&self, kinds: &[JobKind]) -> Result<Option<Duration>> {
+        let kinds: Vec<String> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
+        let row = sqlx::query!(
+            r#"select min(due.run_at) as run_at, clock_timestamp() as "now!"
+                 from lane l
+                cross join lateral (
+                   select j.run_at from job j where j.lane_id = l.id and j.state = 'pending' order by j.run_at limit 1
+                ) as due
+                where l.is_live and l.is_open and not l.is_paused and l.pending > 0
+                  and l.kind = any ($1::text[]::job_kind[]) and due.run_at > clock_timestamp()"#,
+            &kinds
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.run_at.map(|at: DateTime<Utc>| (at - row.now).to_std().unwrap_or_default()))
+    }
+}
+
+/// PostgreSQL's text cannot hold NUL.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,20 @@
+-- A run, its lanes and its jobs: one statement, so all of it or nothing. Jobs are made here, ids included; they never
+-- travel through the server.
+with new_run as (
+    insert into run (id, batch_id, definition_id, definition_snapshot, name, experiment_id, models, params, priority,
+                     max_concurrency, sample_percentage, sample_seed, sample_algorithm, idempotency_key, input_hash,
+                     metadata, created_by, request_id)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19)
+), sample as materialized (
+    select s.id from scenario s where s.definition_id = $3 and ($18::bigint[] is null or s.id = any ($18))
+), new_lane as (
+    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending)
+    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs
+      from unnest($7::text[]) with ordinality as m (model, position)
+     cross join (select count(*)::int as jobs from sample) as n
+    returning id
+), new_job as (
+    insert into job (lane_id, scenario_id, run_at)
+    select l.id, s.id, now() from new_lane l cross join sample s order by l.id, s.id
+)
+select pg_notify('runlane_wake', '')
