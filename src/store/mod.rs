@@ -11,18 +11,17 @@ mod migrate;
 mod nodes;
 mod pool;
 mod progress;
+mod queue;
 mod queue_status;
 mod results;
 mod runs;
 mod scenarios;
-mod transaction;
-
-pub use definitions::{DefinitionInsert, ScenarioColumns};
-mod queue;
 mod start;
 mod transaction;
+mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
+pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use migrate::migrate;
 pub use nodes::{Lease, NewNode};
@@ -30,6 +29,7 @@ pub use pool::{PoolSettings, connect};
 pub use queue::Claimed;
 pub use scenarios::ScenarioKey;
 pub use start::{Inserted, RunInsert};
+pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
 use sqlx::PgPool;
 
