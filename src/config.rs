@@ -98,6 +98,12 @@ numbers! {
     http_body_max_bytes: usize = 16_777_216 in 1_024..=268_435_456, "RUNLANE_HTTP_BODY_MAX_BYTES";
     /// How long one request may take.
     http_request_timeout_ms: u64 = 30_000 in 100..=600_000, "RUNLANE_HTTP_REQUEST_TIMEOUT_MS";
+    /// How long a client may take to send the head of a request; so a connection that is idle for longer is closed.
+    http_header_timeout_ms: u64 = 75_000 in 100..=600_000, "RUNLANE_HTTP_HEADER_TIMEOUT_MS";
+    /// What clients are told to wait when a request was given up and nothing better is known.
+    http_retry_after_ms: u64 = 1_000 in 1..=3_600_000, "RUNLANE_HTTP_RETRY_AFTER_MS";
+    /// How long browsers may remember what other origins may do here.
+    cors_max_age_seconds: u64 = 3_600 in 0..=86_400, "RUNLANE_CORS_MAX_AGE_SECONDS";
     /// How deep a GraphQL query may nest.
     graphql_depth_max: usize = 15 in 3..=100, "RUNLANE_GRAPHQL_DEPTH_MAX";
     /// How costly a GraphQL query may be: one for each field, lists times their `first`.

@@ -3,7 +3,9 @@
 //! `docs/architecture.md` has the bird's-eye view; dependencies point downward:
 //! `graphql`, `http` → `service` → `store`; `orchestrator` → `store`, `executor`; all → `domain`.
 
+pub mod auth;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod process;
 pub mod store;

@@ -1,1 +1,3 @@
 //! The integration tests: the real server, real PostgreSQL, real Python.
+
+mod http;

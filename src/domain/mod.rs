@@ -17,5 +17,5 @@ pub mod work;
 
 pub use error_code::{Consequence, ErrorCode};
 pub use job::{AttemptOutcome, JobKind, JobState, TaskStatus};
-pub use requester::{Requester, Role};
+pub use requester::{RequestId, Requester, Role};
 pub use run::{CancelMode, RunAction, RunPriority, RunStatus};

@@ -40,3 +40,7 @@ impl Requester {
         }
     }
 }
+
+/// Names one request in the log and in its response (`X-Request-ID`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub String);
