@@ -15,6 +15,8 @@ pub struct WaitingFacts {
     pub run_id: Uuid,
     /// What it does.
     pub kind: JobKind,
+    /// Of a probe: the model.
+    pub model: Option<String>,
     /// Its run is paused.
     pub run_pause: Option<RunPause>,
     /// The queue is paused.
@@ -63,7 +65,7 @@ impl Store {
     pub async fn waiting_facts(&self, jobs: &[i64], count_max: i64) -> Result<Vec<WaitingFacts>> {
         let rows = sqlx::query!(
             r#"
-            select j.id, l.run_id, l.kind::text as "kind!", r.paused_at as "run_paused_at?",
+            select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
                    l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
@@ -105,6 +107,7 @@ impl Store {
                     job_id: row.id,
                     run_id: row.run_id,
                     kind: row.kind.parse()?,
+                    model: row.model,
                     run_pause: row.run_paused_at.map(|since| RunPause { since }),
                     queue_pause: row
                         .queue_is_paused
