@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::domain::JobKind;
 use crate::domain::backoff::Backoff;
+use crate::domain::{JobKind, Limits};
 
 /// One mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,22 @@ numbers! {
     prompt_max_bytes: usize = 100_000 in 100..=10_000_000, "RUNLANE_PROMPT_MAX_BYTES";
     /// Bytes of `metadata`, and of a scenario's `dimensions`.
     metadata_max_bytes: usize = 16_384 in 256..=1_048_576, "RUNLANE_METADATA_MAX_BYTES";
+    /// Bytes of all prompts and keys of a definition together.
+    definition_max_bytes: u64 = 268_435_456 in 1_024..=4_294_967_296, "RUNLANE_DEFINITION_MAX_BYTES";
+    /// Dimensions that a definition may have.
+    dimensions_max: usize = 50 in 1..=1_000, "RUNLANE_DIMENSIONS_MAX";
+    /// Bytes of a dimension's name or of one of its values.
+    dimension_max_bytes: usize = 400 in 1..=10_000, "RUNLANE_DIMENSION_MAX_BYTES";
+    /// Bytes of a scenario's key.
+    scenario_key_max_bytes: usize = 500 in 16..=2_000, "RUNLANE_SCENARIO_KEY_MAX_BYTES";
+    /// Follow-ups that a definition may have.
+    followups_max: usize = 20 in 0..=1_000, "RUNLANE_FOLLOWUPS_MAX";
+    /// Characters of a name, an outside id, an idempotency key or a search text.
+    name_max_chars: usize = 200 in 10..=1_000, "RUNLANE_NAME_MAX_CHARS";
+    /// Characters of the reason for a pause.
+    reason_max_chars: usize = 500 in 10..=10_000, "RUNLANE_REASON_MAX_CHARS";
+    /// Mistakes in an input that one answer lists; the rest are counted.
+    mistakes_max: usize = 100 in 1..=10_000, "RUNLANE_MISTAKES_MAX";
     /// Jobs of any kind that this node runs at once, for kinds without a number of their own.
     worker_concurrency: u32 = 32 in 1..=10_000, "RUNLANE_WORKER_CONCURRENCY";
     /// Warm Python processes that share the probes of this node.
@@ -150,6 +166,29 @@ numbers! {
     maintenance_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_MAINTENANCE_INTERVAL_MS";
     /// How long a stopping node lets running jobs finish before it gives them back.
     shutdown_grace_ms: u64 = 30_000 in 0..=3_600_000, "RUNLANE_SHUTDOWN_GRACE_MS";
+}
+
+impl Numbers {
+    /// The ceilings that input is checked against.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            scenarios_max: self.scenarios_max,
+            definition_max_bytes: self.definition_max_bytes,
+            dimensions_max: self.dimensions_max,
+            dimension_max_bytes: self.dimension_max_bytes,
+            scenario_key_max_bytes: self.scenario_key_max_bytes,
+            prompt_max_bytes: self.prompt_max_bytes,
+            followups_max: self.followups_max,
+            metadata_max_bytes: self.metadata_max_bytes,
+            name_max_chars: self.name_max_chars,
+            reason_max_chars: self.reason_max_chars,
+            models_max: self.models_max,
+            run_jobs_max: self.run_jobs_max,
+            page_max: self.page_max,
+            mistakes_max: self.mistakes_max,
+        }
+    }
 }
 
 /// What holds for one kind of job.

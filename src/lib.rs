@@ -8,4 +8,5 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod process;
+pub mod service;
 pub mod store;

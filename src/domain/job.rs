@@ -169,6 +169,81 @@ impl fmt::Display for Claim {
     }
 }
 
+/// A job that may not be changed so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JobValidationError {
+    /// Only a job that waits or runs can be cancelled.
+    #[error("Cannot cancel job {id} in {status} state: only a PENDING or RUNNING job can be cancelled")]
+    CannotCancel {
+        /// The job.
+        id: i64,
+        /// Its status when the action was refused.
+        status: TaskStatus,
+    },
+    /// Only a job that gave up can be retried.
+    #[error("Cannot retry job {id} in {status} state: only a FAILED job can be retried")]
+    CannotRetry {
+        /// The job.
+        id: i64,
+        /// Its status when the action was refused.
+        status: TaskStatus,
+    },
+    /// The job's run takes no retries any more.
+    #[error("Cannot retry job {id}: its run is {run}, so start a new run instead")]
+    CannotRetryInRun {
+        /// The job.
+        id: i64,
+        /// The status of its run.
+        run: super::run::RunStatus,
+    },
+}
+
+impl JobValidationError {
+    /// The job's status, where that is why; for clients.
+    #[must_use]
+    pub const fn status(self) -> Option<TaskStatus> {
+        match self {
+            Self::CannotCancel { status, .. } | Self::CannotRetry { status, .. } => Some(status),
+            Self::CannotRetryInRun { .. } => None,
+        }
+    }
+
+    /// What was asked, as clients are told.
+    #[must_use]
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::CannotCancel { .. } => "cancel",
+            Self::CannotRetry { .. } | Self::CannotRetryInRun { .. } => "retry",
+        }
+    }
+}
+
+impl JobState {
+    /// Whether the job `id` in this state may be cancelled.
+    ///
+    /// # Errors
+    /// [`JobValidationError::CannotCancel`] unless it waits or runs.
+    pub fn allow_cancel(self, id: i64) -> Result<(), JobValidationError> {
+        if matches!(self, Self::Pending | Self::Active) {
+            Ok(())
+        } else {
+            Err(JobValidationError::CannotCancel { id, status: self.status() })
+        }
+    }
+
+    /// Whether the job `id` in this state may be retried.
+    ///
+    /// # Errors
+    /// [`JobValidationError::CannotRetry`] unless it failed.
+    pub fn allow_retry(self, id: i64) -> Result<(), JobValidationError> {
+        if self == Self::Failed {
+            Ok(())
+        } else {
+            Err(JobValidationError::CannotRetry { id, status: self.status() })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +258,16 @@ mod tests {
         }
         assert!(JobState::Failed.may_become(JobState::Pending));
         assert!(!JobState::Failed.may_become(JobState::Active));
+    }
+
+    #[test]
+    fn what_may_be_done_to_a_job_is_what_its_transitions_allow() {
+        for &state in JobState::ALL {
+            assert_eq!(state.allow_cancel(7).is_ok(), state.may_become(JobState::Cancelled), "{state}");
+            assert_eq!(state.allow_retry(7).is_ok(), state == JobState::Failed, "{state}");
+        }
+        let refused = JobState::Completed.allow_cancel(7).unwrap_err();
+        assert!(refused.to_string().starts_with("Cannot cancel job 7 in COMPLETED state"));
     }
 
     #[test]

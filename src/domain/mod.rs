@@ -5,17 +5,31 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod definition;
 pub mod error_code;
 pub mod filter;
 pub mod ids;
 pub mod job;
+pub mod json;
+pub mod limits;
+pub mod model_id;
 pub mod page;
+pub mod params;
+pub mod queue;
+pub mod request;
 pub mod requester;
 pub mod run;
+pub mod sampling;
+pub mod start_run;
+pub mod validation;
 pub mod view;
+pub mod waiting;
 pub mod work;
 
 pub use error_code::{Consequence, ErrorCode};
 pub use job::{AttemptOutcome, JobKind, JobState, TaskStatus};
+pub use limits::Limits;
+pub use model_id::ModelId;
 pub use requester::{RequestId, Requester, Role};
 pub use run::{CancelMode, RunAction, RunPriority, RunStatus};
+pub use validation::{Checker, FieldError, ValidationErrors};

@@ -38,6 +38,21 @@ text_enum! {
     }
 }
 
+impl RunAction {
+    /// The action as clients are told it, in `extensions.action`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::SetPriority => "setPriority",
+            Self::RetryFailed => "retryFailedJobs",
+            Self::StartAnalysis => "startAnalysis",
+        }
+    }
+}
+
 text_enum! {
     /// How a cancel treats jobs that have started.
     CancelMode {

@@ -1,0 +1,37 @@
+//! What the queue itself refuses.
+
+/// The queue refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// A run would have more jobs than a run may have.
+    #[error(
+        "The run would have {jobs} jobs, and a run may have at most {limit}: sample fewer scenarios or give fewer models"
+    )]
+    TooManyJobs {
+        /// The jobs that the run would have.
+        jobs: u64,
+        /// The most that it may have.
+        limit: u64,
+    },
+}
+
+/// How many jobs a run of `scenarios` × `models` has.
+///
+/// # Errors
+/// [`QueueError::TooManyJobs`] above `limit`.
+pub const fn job_count(scenarios: usize, models: usize, limit: u64) -> Result<u64, QueueError> {
+    let jobs = (scenarios as u64).saturating_mul(models as u64);
+    if jobs > limit { Err(QueueError::TooManyJobs { jobs, limit }) } else { Ok(jobs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_at_most_the_limit() {
+        assert_eq!(job_count(10, 10, 100), Ok(100));
+        assert_eq!(job_count(101, 1, 100), Err(QueueError::TooManyJobs { jobs: 101, limit: 100 }));
+        assert!(job_count(usize::MAX, usize::MAX, 100).is_err());
+    }
+}

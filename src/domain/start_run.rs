@@ -1,0 +1,149 @@
+//! What `startRun` is given, and what it comes to.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use validator::Validate;
+
+use super::json::{canonical_hash, check_json};
+use super::limits::Limits;
+use super::model_id::{ModelId, check_models};
+use super::params::RunParams;
+use super::run::RunPriority;
+use super::validation::{Checker, Length, TextRule, ValidationErrors, shorten};
+
+/// The input of `startRun`, as given; what GraphQL has a default for is filled in.
+#[derive(Debug, Clone, PartialEq, Validate)]
+pub struct StartRunInput {
+    /// The definition.
+    pub definition_id: String,
+    /// `provider/name` each.
+    pub models: Vec<String>,
+    /// 1 to 100.
+    #[validate(range(min = 1, max = 100))]
+    pub sample_percentage: i32,
+    /// 0 to 2³¹−1; drawn when left out.
+    #[validate(range(min = 0, max = 2_147_483_647))]
+    pub sample_seed: Option<i32>,
+    /// How urgent it is.
+    pub priority: RunPriority,
+    /// An id of the client's own.
+    pub experiment_id: Option<String>,
+    /// For people.
+    pub name: Option<String>,
+    /// What probes are called with, before the definition's own.
+    pub params: Option<RunParams>,
+    /// Jobs of the run that may be active at once: 1 to 100,000.
+    #[validate(range(min = 1, max = 100_000))]
+    pub max_concurrency: Option<i32>,
+    /// Makes a repeat of the same request harmless.
+    pub idempotency_key: Option<String>,
+    /// Any JSON.
+    pub metadata: Option<Value>,
+}
+
+/// A run that may be started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// The definition, as a lower-case UUID where it is one. (Another text is the id of none.)
+    pub definition_id: String,
+    /// The models, each once.
+    pub models: Vec<ModelId>,
+    /// 1 to 100.
+    pub sample_percentage: u32,
+    /// At most 2³¹−1; `None` when one is to be drawn.
+    pub sample_seed: Option<u32>,
+    /// How urgent it is.
+    pub priority: RunPriority,
+    /// An id of the client's own.
+    pub experiment_id: Option<String>,
+    /// For people.
+    pub name: Option<String>,
+    /// The run's params, and the definition's where the run says nothing.
+    pub params: RunParams,
+    /// Jobs that may be active at once.
+    pub max_concurrency: Option<u32>,
+    /// Makes a repeat of the same request harmless.
+    pub idempotency_key: Option<String>,
+    /// Any JSON; an explicit null counts as left out.
+    pub metadata: Option<Value>,
+}
+
+impl StartRunInput {
+    /// Checks everything and fills in `defaults`, the definition's own params. Paths begin with `input`.
+    ///
+    /// # Errors
+    /// Every mistake at once.
+    pub fn check(self, defaults: &RunParams, limits: &Limits) -> Result<NewRun, ValidationErrors> {
+        let mut checker = Checker::new("input", limits.mistakes_max);
+        let short = TextRule::name(Length::Chars(limits.name_max_chars));
+        checker.within("definitionId", |c| c.text(&self.definition_id, short));
+        let models = checker.within("models", |c| check_models(c, &self.models, limits));
+        checker.derived(&self);
+        for (field, value) in [("experimentId", &self.experiment_id), ("name", &self.name)] {
+            if let Some(value) = value {
+                checker.within(field, |c| c.text(value, short));
+            }
+        }
+        if let Some(params) = &self.params {
+            checker.within("params", |c| params.check(c));
+        }
+        if let Some(key) = &self.idempotency_key {
+            checker.within("idempotencyKey", |c| check_idempotency_key(c, key, limits));
+        }
+        let metadata = self.metadata.filter(|m| !m.is_null());
+        if let Some(metadata) = &metadata {
+            checker.within("metadata", |c| check_json(c, metadata, limits.metadata_max_bytes));
+        }
+        checker.finish()?;
+        Ok(NewRun {
+            definition_id: Uuid::parse_str(&self.definition_id)
+                .map_or(self.definition_id, |id| id.to_string()),
+            models,
+            sample_percentage: self.sample_percentage.unsigned_abs(),
+            sample_seed: self.sample_seed.map(i32::unsigned_abs),
+            priority: self.priority,
+            experiment_id: self.experiment_id,
+            name: self.name,
+            params: self.params.unwrap_or_default().or(defaults),
+            max_concurrency: self.max_concurrency.map(i32::unsigned_abs),
+            idempotency_key: self.idempotency_key,
+            metadata,
+        })
+    }
+}
+
+fn check_idempotency_key(c: &mut Checker, key: &str, limits: &Limits) {
+    if c.text(key, TextRule::name(Length::Chars(limits.name_max_chars)))
+        && !key.chars().all(|k| k.is_ascii_graphic())
+    {
+        c.error(format!(
+            "{} has characters other than visible ASCII: give letters, digits and signs without spaces, such as a UUID",
+            shorten(key)
+        ));
+    }
+}
+
+impl NewRun {
+    /// SHA-256, in hexadecimal, of what was asked for: two requests with the same idempotency key must have the
+    /// same. The key itself is no part of it, nor is a drawn seed.
+    #[must_use]
+    pub fn input_hash(&self) -> String {
+        canonical_hash(&json!({
+            "v": 1,
+            "definitionId": self.definition_id,
+            "models": self.models.iter().map(ModelId::as_str).collect::<Vec<_>>(),
+            "samplePercentage": self.sample_percentage,
+            "sampleSeed": self.sample_seed,
+            "priority": self.priority.value(),
+            "experimentId": self.experiment_id,
+            "name": self.name,
+            "params": self.params,
+            "maxConcurrency": self.max_concurrency,
+            "metadata": self.metadata,
+        }))
+    }
+}
+
+#[cfg(test)]
+#[path = "start_run_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+//! Why a job waits, in words for people.
+
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::job::JobKind;
+use super::validation::shorten;
+
+/// The one reason that keeps a pending job from starting now; the first that holds, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitingReason {
+    /// Its run is paused.
+    RunPaused {
+        /// Since when.
+        since: DateTime<Utc>,
+    },
+    /// An admin paused everything.
+    QueuePaused {
+        /// Who.
+        by: Option<String>,
+        /// Why, in their words.
+        reason: Option<String>,
+    },
+    /// It waits for its next attempt.
+    RetryAt {
+        /// The earliest start.
+        at: DateTime<Utc>,
+        /// Counted failures so far; 0 after a loss.
+        failures: u32,
+    },
+    /// The provider asked to slow down.
+    ThrottledUntil {
+        /// The earliest start.
+        at: DateTime<Utc>,
+    },
+    /// A limit is reached or held.
+    ConcurrencyLimit {
+        /// What the limit is on, such as `run` or `provider mock`.
+        name: String,
+        /// How many may run at once; `None` while the limit is held altogether.
+        limit: Option<u32>,
+        /// Until when it is held, if that is known.
+        until: Option<DateTime<Utc>>,
+    },
+    /// No node that is alive runs such jobs.
+    NoNode {
+        /// The kind of the job.
+        kind: JobKind,
+        /// The model it asks for, when that is why.
+        model: Option<String>,
+    },
+    /// Others come first.
+    Behind {
+        /// How many.
+        jobs: u64,
+        /// Whether there are more, which were not counted.
+        or_more: bool,
+    },
+    /// Nothing: it starts with the next free slot.
+    Next,
+}
+
+fn time(at: &DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+impl fmt::Display for WaitingReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RunPaused { since } => {
+                write!(f, "The run has been paused since {}; it starts after resumeRun.", time(since))
+            }
+            Self::QueuePaused { by, reason } => {
+                f.write_str("The whole queue is paused")?;
+                if let Some(by) = by {
+                    write!(f, " by {by}")?;
+                }
+                if let Some(reason) = reason {
+                    write!(f, " ({reason})")?;
+                }
+                f.write_str("; it starts after resumeQueue.")
+            }
+            Self::RetryAt { at, failures: 0 } => {
+                write!(f, "Its last attempt was lost; it runs again at {}.", time(at))
+            }
+            Self::RetryAt { at, failures } => {
+                let plural = if *failures == 1 { "" } else { "s" };
+                write!(f, "It is tried again at {}, after {failures} counted failure{plural}.", time(at))
+            }
+            Self::ThrottledUntil { at } => {
+                write!(f, "The provider asked to slow down; it is tried again at {}.", time(at))
+            }
+            Self::ConcurrencyLimit { name, limit, until } => {
+                match limit {
+                    Some(limit) => write!(f, "The limit of {limit} jobs at once for {name} is reached")?,
+                    None => write!(f, "The limit for {name} is held")?,
+                }
+                match until {
+                    Some(until) => write!(f, " until {}.", time(until)),
+                    None if limit.is_some() => f.write_str(" until one of them ends."),
+                    None => f.write_str(" until someone releases it."),
+                }
+            }
+            Self::NoNode { kind, model: Some(model) } => {
+                write!(f, "No node that can run {kind} for the model {} is alive.", shorten(model))
+            }
+            Self::NoNode { kind, model: None } => write!(f, "No node that can run {kind} is alive."),
+            Self::Behind { jobs, or_more: true } => write!(f, "More than {jobs} jobs come first."),
+            Self::Behind { jobs: 1, .. } => f.write_str("1 job comes first."),
+            Self::Behind { jobs, .. } => write!(f, "{jobs} jobs come first."),
+            Self::Next => f.write_str("It starts with the next free slot."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_which_and_until_when() {
+        let at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let limit =
+            |limit, until| WaitingReason::ConcurrencyLimit { name: "provider mock".into(), limit, until };
+        let cases = [
+            (
+                WaitingReason::RunPaused { since: at },
+                "The run has been paused since 2027-01-15T08:00:00Z; it starts after resumeRun.",
+            ),
+            (
+                WaitingReason::QueuePaused { by: Some("ada".into()), reason: Some("costs".into()) },
+                "The whole queue is paused by ada (costs); it starts after resumeQueue.",
+            ),
+            (
+                WaitingReason::QueuePaused { by: None, reason: None },
+                "The whole queue is paused; it starts after resumeQueue.",
+            ),
+            (
+                WaitingReason::RetryAt { at, failures: 2 },
+                "It is tried again at 2027-01-15T08:00:00Z, after 2 counted failures.",
+            ),
+            (
+                WaitingReason::RetryAt { at, failures: 0 },
+                "Its last attempt was lost; it runs again at 2027-01-15T08:00:00Z.",
+            ),
+            (
+                WaitingReason::ThrottledUntil { at },
+                "The provider asked to slow down; it is tried again at 2027-01-15T08:00:00Z.",
+            ),
+            (
+                limit(Some(4), None),
+                "The limit of 4 jobs at once for provider mock is reached until one of them ends.",
+            ),
+            (limit(None, Some(at)), "The limit for provider mock is held until 2027-01-15T08:00:00Z."),
+            (limit(None, None), "The limit for provider mock is held until someone releases it."),
+            (
+                WaitingReason::NoNode { kind: JobKind::ProbeScenario, model: Some("openai/x".into()) },
+                "No node that can run probe:scenario for the model \"openai/x\" is alive.",
+            ),
+            (
+                WaitingReason::NoNode { kind: JobKind::AnalyzeDeep, model: None },
+                "No node that can run analyze:deep is alive.",
+            ),
+            (WaitingReason::Behind { jobs: 1, or_more: false }, "1 job comes first."),
+            (WaitingReason::Behind { jobs: 12, or_more: false }, "12 jobs come first."),
+            (WaitingReason::Behind { jobs: 1_000, or_more: true }, "More than 1000 jobs come first."),
+            (WaitingReason::Next, "It starts with the next free slot."),
+        ];
+        for (reason, text) in cases {
+            assert_eq!(reason.to_string(), text);
+        }
+    }
+}
