@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod config;
 pub mod domain;
+pub mod graphql;
 pub mod http;
 pub mod process;
 pub mod service;
