@@ -54,3 +54,6 @@ fn types() -> SchemaBuilder<query::Query, mutation::Mutation, EmptySubscription>
     async_graphql::Schema::build(query::Query, mutation::Mutation, EmptySubscription)
         .override_output_type_description::<DateTime<Utc>>("A point in time, UTC, as RFC 3339 writes it.")
 }
+
+#[cfg(test)]
+mod contract_tests;
