@@ -5,7 +5,7 @@ use std::path::Path;
 
 use runlane::embedded::Cluster;
 
-use super::owner::{Owner, command, launch, this_binary};
+use super::owner::{Owner, command, this_binary};
 use super::{home, is_root, read_row, refusal, settings, socket_dir, write_row};
 use crate::support::postgres::settings_in;
 
@@ -104,8 +104,7 @@ async fn stranger(home: &Path, data_dir: &Path) -> Owner {
     }
     let mut command = command(&copy, data_dir);
     command.uid(STRANGER).gid(STRANGER);
-    let (process, answer) = launch(command).await;
-    Owner::ready(process, &answer)
+    Owner::start_by(command).await
 }
 
 #[tokio::test]

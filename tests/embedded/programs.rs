@@ -63,7 +63,7 @@ async fn without_pip_one_line_says_what_to_install() {
         .env("PATH", "/nonexistent")
         .env("RUNLANE_POSTGRES_SOURCE", "package")
         .env("RUNLANE_PYTHON", "/nonexistent/python");
-    let (_process, answer) = launch(command).await;
+    let (_process, _said, answer) = launch(command).await;
     for part in ["no Python with pip", "/nonexistent/python", "python3", "DATABASE_URL"] {
         assert!(answer.contains(part), "{part} is missing: {answer}");
     }
