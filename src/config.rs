@@ -449,12 +449,6 @@ impl Config {
         }
     }
 
-    /// Where GraphiQL is once this configuration is served.
-    #[must_use]
-    pub fn listen_url(&self) -> String {
-        format!("http://{}/graphql", self.listen)
-    }
-
     /// What holds for `kind`.
     #[must_use]
     pub fn kind(&self, kind: JobKind) -> KindPolicy {

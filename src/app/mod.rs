@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use rand::SeedableRng;
+use rand::rngs::ThreadRng;
+use rand_chacha::ChaCha20Rng;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -106,7 +109,8 @@ pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
 /// [`StartError`] when it does not answer in time or refuses.
 pub async fn prepare_database(config: &Config) -> Result<(), StartError> {
     let url = database_url(config)?;
-    let pool = connect(&url, "runlane migrate", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
+    let pool =
+        connect(&url, "runlane migrate", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
     let reached = tokio::time::timeout(DATABASE_WAIT, async {
         loop {
             match sqlx::Connection::ping(&mut *match pool.acquire().await {
@@ -212,8 +216,8 @@ impl App {
         clock: Arc<dyn Clock>,
     ) -> Result<(), StartError> {
         let authority = authority(config, Arc::clone(&clock))?;
-        let service = Service::new(pools.api.clone(), Arc::clone(config), clock);
-        let schema = crate::graphql::schema(Arc::new(service), config);
+        let service = Service::new(pools.api.clone(), Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default()));
+        let schema = crate::graphql::schema(service, &config.numbers);
         let probes = AppProbes {
             api: pools.api.clone(),
             orchestrator: pools.orchestrator.clone(),
@@ -284,7 +288,8 @@ pub fn authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authority, St
     let secret = config.jwt_secret.as_ref().ok_or_else(|| {
         problem("is not set: give at least 32 bytes, for example from `openssl rand -hex 32`".into())
     })?;
-    Authority::new(secret, &config.jwt_issuer, &config.jwt_audience, clock).map_err(|weak| problem(weak.to_string()))
+    Authority::new(secret, &config.jwt_issuer, &config.jwt_audience, clock)
+        .map_err(|weak| problem(weak.to_string()))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -18,7 +18,11 @@ use crate::telemetry;
 
 /// Runlane: a run-control server for model evaluations.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = "Settings come from the environment and from .env; .env.example lists them all.")]
+#[command(
+    version,
+    about,
+    after_help = "Settings come from the environment and from .env; .env.example lists them all."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

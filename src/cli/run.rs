@@ -51,7 +51,10 @@ pub(super) async fn until_signal(app: App) -> anyhow::Result<()> {
                 tracing::info!(signal = name, "hurrying: running jobs are given back");
                 hurry.cancel();
             } else {
-                tracing::info!(signal = name, "stopping: running jobs may finish; a second signal gives them back");
+                tracing::info!(
+                    signal = name,
+                    "stopping: running jobs may finish; a second signal gives them back"
+                );
                 stop.cancel();
             }
         }

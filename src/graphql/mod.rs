@@ -39,6 +39,7 @@ pub fn schema(service: Service, numbers: &Numbers) -> Schema {
         .limit_complexity(numbers.graphql_complexity_max)
         .limit_recursive_depth(numbers.graphql_recursion_max)
         .limit_directives(numbers.graphql_directives_max)
+        .extension(crate::http::Completion)
         .extension(loaders::PerRequest::new(service.clone()))
         .data(service)
         .finish()

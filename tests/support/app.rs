@@ -186,7 +186,10 @@ impl Cluster {
             "scenarios": scenarios,
         });
         let answer = self
-            .user("mutation($input: CreateDefinitionInput!) { createDefinition(input: $input) { id } }", json!({ "input": input }))
+            .user(
+                "mutation($input: CreateDefinitionInput!) { createDefinition(input: $input) { id } }",
+                json!({ "input": input }),
+            )
             .await;
         answer.data()["createDefinition"]["id"].as_str().expect("an id").to_owned()
     }
@@ -203,7 +206,11 @@ impl Cluster {
         for (key, value) in more.as_object().into_iter().flatten() {
             input[key] = value.clone();
         }
-        self.user("mutation($input: StartRunInput!) { startRun(input: $input) { id status } }", json!({ "input": input })).await
+        self.user(
+            "mutation($input: StartRunInput!) { startRun(input: $input) { id status } }",
+            json!({ "input": input }),
+        )
+        .await
     }
 
     /// What the API says of a run: status, times, progress.

@@ -37,15 +37,16 @@ const ANALYSES: &str = "query($id: ID!) { run(id: $id) {
 /// # Errors
 /// What went wrong, for people.
 pub async fn run(mut config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
+    let playground = format!("http://{}/graphql", config.listen);
     // Any free port: the demo must not mind what else serves here.
     config.listen.set_port(0);
     let local = Local::start(config, Arc::clone(&clock)).await?;
-    let result = study(&local, clock).await;
+    let result = study(&local, clock, &playground).await;
     let stopped = local.stop().await;
     result.and(stopped)
 }
 
-async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
+async fn study(local: &Local, clock: Arc<dyn Clock>, playground: &str) -> anyhow::Result<()> {
     let address = local.app.address.context("the node serves")?;
     let token = authority(&local.config, clock)?.issue("demo", Role::User, TOKEN_TTL)?;
     let client = Client::new(address, token);
@@ -60,7 +61,12 @@ async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
     );
     let run = client.ask(START, json!({ "input": study::run(&definition["id"]) })).await?;
     let run = &run["startRun"];
-    println!("Run {}: {} probes over {} models.\n", text(&run["id"]), run["progress"]["total"], study::MODELS.len());
+    println!(
+        "Run {}: {} probes over {} models.\n",
+        text(&run["id"]),
+        run["progress"]["total"],
+        study::MODELS.len()
+    );
 
     watch(&client, &run["id"]).await?;
     let basic = analysis(&client, &run["id"], "BASIC").await?;
@@ -69,9 +75,9 @@ async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
     report::print(&basic, &deep);
     println!(
         "
-This used mock models, which need no network. `make dev` keeps serving: it prints a link to GraphiQL, the playground,
-with a token filled in ({}). quickstart.md goes on from there.",
-        local.config.listen_url()
+This used mock models, which need no network. `make dev` keeps serving, with GraphiQL, the playground, at
+{playground}
+quickstart.md goes on from there."
     );
     Ok(())
 }
@@ -93,7 +99,11 @@ async fn watch(client: &Client, run: &Value) -> anyhow::Result<()> {
         });
         match status {
             "COMPLETED" => {
-                bar.finish_with_message(format!("{} completed, {} failed", count("completed"), count("failed")));
+                bar.finish_with_message(format!(
+                    "{} completed, {} failed",
+                    count("completed"),
+                    count("failed")
+                ));
                 if bar.is_hidden() {
                     println!("{} of {} probes completed.", count("completed"), count("total"));
                 }

@@ -22,7 +22,10 @@ pub fn print(basic: &Value, deep: &Value) {
         );
     }
     let coverage = &basic["coverage"];
-    println!("Coverage: {} of {} probes used, {} failed.", coverage["used"], coverage["expected"], coverage["failed"]);
+    println!(
+        "Coverage: {} of {} probes used, {} failed.",
+        coverage["used"], coverage["expected"], coverage["failed"]
+    );
     for warning in rows(&basic["warnings"]).iter().chain(rows(&deep["warnings"])) {
         println!("Note: {}", warning.as_str().unwrap_or_default());
     }
@@ -73,7 +76,7 @@ fn dimensions(deep: &Value) -> Table {
             d["dimension"].as_str().unwrap_or_default().to_owned(),
             number(&d["h"], 2),
             number(&d["epsilonSquared"], 2),
-            number(&d["pAdjusted"], 4),
+            probability(&d["pAdjusted"]),
         ]
     });
     table(&["dimension", "H", "ε²", "p (adjusted)"], lines.collect())
@@ -85,7 +88,7 @@ fn correlations(deep: &Value) -> Table {
             format!("{} and {}", name(&c["modelA"]), name(&c["modelB"])),
             c["n"].to_string(),
             number(&c["rho"], 2),
-            number(&c["pAdjusted"], 4),
+            probability(&c["pAdjusted"]),
         ]
     });
     table(&["pair", "n", "Spearman ρ", "p (adjusted)"], lines.collect())
@@ -108,4 +111,11 @@ fn scaled(value: &Value, factor: f64) -> Value {
 
 fn number(value: &Value, decimals: usize) -> String {
     value.as_f64().map_or_else(|| "–".to_owned(), |v| format!("{v:.decimals$}"))
+}
+
+fn probability(value: &Value) -> String {
+    match value.as_f64() {
+        Some(p) if p < 0.0001 => "< 0.0001".to_owned(),
+        _ => number(value, 4),
+    }
 }
