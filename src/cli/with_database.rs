@@ -51,7 +51,8 @@ enum Place {
 impl Place {
     async fn make(config: &Config) -> anyhow::Result<Self> {
         if let Some(url) = &config.database_url {
-            let database = TemporaryDatabase::create(url).await.context("cannot make a temporary database")?;
+            let database =
+                TemporaryDatabase::create(url).await.context("cannot make a temporary database")?;
             return Ok(Self::Server(database));
         }
         let directory = Directory::make()?;
@@ -69,9 +70,7 @@ impl Place {
 
     async fn remove(self) -> anyhow::Result<()> {
         match self {
-            Self::Server(database) => {
-                database.remove().await.context("cannot remove the temporary database")
-            }
+            Self::Server(database) => database.remove().await.context("cannot remove the temporary database"),
             Self::Embedded(cluster, directory) => {
                 cluster.stop().await?;
                 directory.remove()

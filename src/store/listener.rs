@@ -40,6 +40,10 @@ impl Listener {
     /// # Errors
     /// The database's.
     pub async fn next(&mut self) -> Result<Option<Notice>> {
-        Ok(self.0.try_recv().await?.map(|n| if n.channel() == CANCEL { Notice::Cancel } else { Notice::Wake }))
+        Ok(self
+            .0
+            .try_recv()
+            .await?
+            .map(|n| if n.channel() == CANCEL { Notice::Cancel } else { Notice::Wake }))
     }
 }

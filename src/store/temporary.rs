@@ -4,8 +4,8 @@ use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
-use super::pool::options;
 use super::Result;
+use super::pool::options;
 use crate::domain::ids;
 
 /// A fresh, empty database; [`TemporaryDatabase::remove`] drops it.
