@@ -27,7 +27,10 @@ impl Lines {
             match &definition.node.kind {
                 TypeKind::Scalar => lines.add(format!("scalar {name}")),
                 TypeKind::Enum(values) => {
-                    values.values.iter().for_each(|v| lines.add(format!("enum {name} {}", v.node.value.node)));
+                    values
+                        .values
+                        .iter()
+                        .for_each(|v| lines.add(format!("enum {name} {}", v.node.value.node)));
                 }
                 TypeKind::Object(object) => {
                     for field in &object.fields {
@@ -86,12 +89,24 @@ fn every_kind_of_breach_is_seen() {
         ("costUsd: Money\n  usage", "costUsd: Float\n  usage", "lacks type Transcript.costUsd: Money"),
         ("latencyMs: Int!", "latencyMs: Int", "lacks type Transcript.latencyMs: Int!"),
         ("analyses: [Analysis!]!", "analyses: [Analysis]!", "lacks type Run.analyses: [Analysis!]!"),
-        ("recentTasks(limit: Int! = 5)", "recentTasks(limit: Int! = 6)", "lacks Run.recentTasks(limit: Int! = 5)"),
+        (
+            "recentTasks(limit: Int! = 5)",
+            "recentTasks(limit: Int! = 6)",
+            "lacks Run.recentTasks(limit: Int! = 5)",
+        ),
         ("search: String)", "find: String)", "lacks Query.definitions(search: String)"),
-        ("mode: CancelMode! = GRACEFUL", "mode: CancelMode!", "demands Mutation.cancelRun(mode: CancelMode!)"),
+        (
+            "mode: CancelMode! = GRACEFUL",
+            "mode: CancelMode!",
+            "demands Mutation.cancelRun(mode: CancelMode!)",
+        ),
         ("enum AnalysisKind { BASIC DEEP }", "enum AnalysisKind { BASIC }", "lacks enum AnalysisKind DEEP"),
         ("experimentId: ID\n  name", "name", "lacks input StartRunInput(experimentId: ID)"),
-        ("idempotencyKey: String\n", "idempotencyKey: String!\n", "demands input StartRunInput(idempotencyKey: String!)"),
+        (
+            "idempotencyKey: String\n",
+            "idempotencyKey: String!\n",
+            "demands input StartRunInput(idempotencyKey: String!)",
+        ),
         ("scalar Money", "", "lacks scalar Money"),
         ("pauseRun(id: ID!)", "pauseRun(id: ID!, why: String!)", "demands Mutation.pauseRun(why: String!)"),
     ];
@@ -101,7 +116,10 @@ fn every_kind_of_breach_is_seen() {
         let found = breaches(CONTRACT, &changed);
         assert!(found.iter().any(|b| b == expected), "{from:?} → {to:?}: {found:?}");
     }
-    assert_eq!(breaches(CONTRACT, &format!("{CONTRACT}\ntype More {{ field(x: Int!): Int }}")), Vec::<String>::new());
+    assert_eq!(
+        breaches(CONTRACT, &format!("{CONTRACT}\ntype More {{ field(x: Int!): Int }}")),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
