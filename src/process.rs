@@ -5,10 +5,13 @@
 //! process.
 
 use std::io;
+use std::process::ExitStatus;
 use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::process::{Child, Command};
+use nix::unistd::Pid;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -72,8 +75,128 @@ fn die_with_parent(_command: &mut Command, _death_signal: Signal) {}
 /// What the operating system says, save that a group that is gone is no error.
 pub fn signal_group(child: &Child, signal: Signal) -> io::Result<()> {
     let Some(pid) = child.id() else { return Ok(()) };
-    match nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.cast_signed()), signal) {
+    match nix::sys::signal::killpg(Pid::from_raw(pid.cast_signed()), signal) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// A child with its process group. Whoever is left in the group is killed before the child is reaped, or when this
+/// is dropped: while the child is not reaped, nobody else can have the group's number.
+#[derive(Debug)]
+pub struct Group {
+    child: Child,
+    pid: u32,
+}
+
+/// The pipes of a child whose three streams were piped.
+#[derive(Debug)]
+pub struct Pipes {
+    /// Where the child reads.
+    pub stdin: ChildStdin,
+    /// What the child writes.
+    pub stdout: ChildStdout,
+    /// What the child writes for people.
+    pub stderr: ChildStderr,
+}
+
+impl Group {
+    /// Starts `command` as [`spawn`] does, with its three standard streams piped. The child gets SIGKILL when this
+    /// process ends.
+    ///
+    /// # Errors
+    /// What the operating system says when it cannot start the program.
+    pub async fn start(mut command: Command) -> io::Result<(Self, Pipes)> {
+        use std::process::Stdio;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command, Signal::SIGKILL).await?;
+        match (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take()) {
+            (Some(pid), Some(stdin), Some(stdout), Some(stderr)) => {
+                Ok((Self { child, pid }, Pipes { stdin, stdout, stderr }))
+            }
+            _ => Err(io::Error::other("the child was started without its pipes")),
+        }
+    }
+
+    /// The child's process id, which is its group's too.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends `signal` to the whole group.
+    ///
+    /// # Errors
+    /// What the operating system says, save that a group that is gone is no error.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        signal_group(&self.child, signal)
+    }
+
+    /// Waits until the child has ended, and leaves it unreaped where the system can. May be dropped and called again.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn exited(&mut self) -> io::Result<()> {
+        exited(&mut self.child, self.pid).await
+    }
+
+    /// Asks the group to end with SIGTERM, gives it `grace`, then sends SIGKILL; returns when the child has ended.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn end(&mut self, grace: Duration) -> io::Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        if let Ok(ended) = tokio::time::timeout(grace, self.exited()).await {
+            return ended;
+        }
+        self.signal(Signal::SIGKILL)?;
+        self.exited().await
+    }
+
+    /// Waits for the child's end, kills whoever is left in its group, and reaps it.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn reap(mut self) -> io::Result<ExitStatus> {
+        self.exited().await?;
+        self.signal(Signal::SIGKILL)?;
+        self.child.wait().await
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A reaped child has no id, and then nothing is sent. The runtime reaps what it must after `kill_on_drop`.
+        if let Err(error) = self.signal(Signal::SIGKILL) {
+            tracing::warn!(pid = self.pid, %error, "a process group could not be killed");
+        }
+    }
+}
+
+/// `Child::wait` would reap, and with that free the group's number while others may still be in the group.
+#[cfg(target_os = "linux")]
+async fn exited(child: &mut Child, pid: u32) -> io::Result<()> {
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    if child.id().is_none() {
+        return Ok(());
+    }
+    // Listen before looking, so that no end falls between the two.
+    let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())?;
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    loop {
+        match waitid(Id::Pid(Pid::from_raw(pid.cast_signed())), flags) {
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        if ended.recv().await.is_none() {
+            return Err(io::Error::other("the runtime delivers no signals any more"));
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn exited(child: &mut Child, _pid: u32) -> io::Result<()> {
+    child.wait().await.map(drop)
 }

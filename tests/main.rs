@@ -1,4 +1,8 @@
 //! The integration tests: the real server, real PostgreSQL, real Python.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod embedded;
+mod executor;
 mod http;
 mod reads;
+mod support;

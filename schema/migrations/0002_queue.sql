@@ -5,10 +5,24 @@
 -- in a statement of its own, so that the statements after it see everything that was committed before it was granted.
 create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
 
--- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. A row without a job says that another
--- node was faster and that it is worth looking again.
+-- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is
+-- known. Jobs that were due then and were not claimed wait for something else.
+create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language sql as $$
+    select greatest(0, ceil(extract(epoch from min(d.run_at) - clock_timestamp()) * 1000))::bigint
+      from lane l
+     cross join lateral (
+        select j.run_at from job j
+         where j.lane_id = l.id and j.state = 'pending' and j.run_at > p_since
+         order by j.run_at limit 1
+     ) as d
+     where l.is_live and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.pending > 0
+$$;
+
+-- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
+-- job says after how many milliseconds it is worth looking again: 0 when another node was faster, null when nothing
+-- that waits has a known time.
 create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[])
-returns table (job_id bigint, number int) language plpgsql
+returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
 -- The nested loops that remain (lateral) then look dear enough to be compiled, which would take longer than they do.
@@ -19,7 +33,8 @@ declare
     v_lanes  bigint[];
     v_counts int[];
     v_locked bigint[];
-    v_got    int;
+    v_got    int := 0;
+    v_wanted int;
 begin
     perform pg_advisory_xact_lock_shared(gate());
     v_now := clock_timestamp();
@@ -68,6 +83,7 @@ begin
     )
     select array_agg(c.id order by c.id), array_agg(c.n order by c.id) into v_lanes, v_counts from chosen c;
     if v_lanes is null then
+        return query select null::bigint, null::int, next_due_ms(p_kinds, v_now);
         return;
     end if;
 
@@ -129,11 +145,14 @@ begin
          where r.id = any (array(select m.run_id from moved m)) and r.started_at is null
            and r.status in ('PENDING', 'RUNNING')
     )
-    select c.id, c.claims from claimed c;
+    select c.id, c.claims, null::bigint from claimed c;
 
     get diagnostics v_got = row_count;
-    if v_got < (select sum(n) from unnest(v_counts) as n) then
-        return query select null::bigint, null::int;
+    v_wanted := (select sum(n) from unnest(v_counts) as n);
+    if v_got < v_wanted then
+        return query select null::bigint, null::int, 0::bigint;
+    elsif v_got < (select sum(n) from unnest(p_slots) as n) then
+        return query select null::bigint, null::int, next_due_ms(p_kinds, v_now);
     end if;
 end
 $$;

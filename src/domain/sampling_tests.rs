@@ -33,7 +33,8 @@ fn a_sample_is_that_of_other_implementations() {
 
 #[test]
 fn sizes_round_up_and_are_never_zero_of_something() {
-    let table = [(0, 50, 0), (1, 1, 1), (10, 1, 1), (100, 1, 1), (101, 1, 2), (99, 50, 50), (7, 100, 7)];
+    let table =
+        [(0, 50, 0), (5, 0, 1), (1, 1, 1), (10, 1, 1), (100, 1, 1), (101, 1, 2), (99, 50, 50), (7, 100, 7)];
     for (n, percentage, expected) in table {
         assert_eq!(sample_size(n, percentage), expected, "{percentage} % of {n}");
     }

@@ -88,7 +88,7 @@ async fn run<E: Executor, P>(
     let variables = request.variables.clone();
     let document = match request.parsed_query() {
         Ok(document) => document,
-        Err(error) => return Ok(answer::request_errors(vec![error], media_type)),
+        Err(error) => return Ok(answer::request_errors(vec![params::readable(error)], media_type)),
     };
     if let Some(operation) = params::operation(document, name.as_deref()) {
         if !by_post && operation.ty == OperationType::Mutation {

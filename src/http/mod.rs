@@ -1,8 +1,7 @@
 //! The HTTP edge: GraphQL over HTTP, GraphiQL, probes and metrics.
 //!
 //! Nothing here knows the schema: [`router`] takes any [`Executor`]. A request passes, from the outside in,
-//! [`observe`](observe) (request id, access log), CORS, compression, [`contain`](contain) (time limit, panics), and then
-//! its handler. Every error is GraphQL-shaped and has an `extensions.code`.
+//! `observe` (request id, access log), CORS, compression, `contain` (time limit, panics), and then its handler. Every error is GraphQL-shaped and has an `extensions.code`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +18,19 @@ use crate::auth::Authority;
 use crate::config::Config;
 
 mod answer;
+mod completion;
 mod console;
 mod contain;
 mod cors;
 pub mod error;
 mod graphql;
-pub(crate) mod negotiate;
+mod negotiate;
 mod observe;
 mod params;
 mod probes;
 mod serve;
 
+pub use completion::Completion;
 pub use error::internal_error;
 pub use probes::{DatabaseHealth, HealthReport, PoolHealth, Probes, Readiness};
 pub use serve::{ShutdownOutcome, serve};

@@ -1,7 +1,7 @@
 //! The parameters of a GraphQL request, from a JSON body or a query string, with every wrong type named.
 
 use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition};
-use async_graphql::{Request, Value as GraphqlValue, Variables};
+use async_graphql::{Request, ServerError, Value as GraphqlValue, Variables};
 use serde_json::{Map, Value};
 
 /// How deep brackets may nest in a document. The parser recurses, so this is what keeps it on its stack; it is far above
@@ -140,6 +140,18 @@ fn string_length(bytes: &[u8]) -> usize {
         }
     }
     1
+}
+
+/// A parse error in one line: the parser draws a picture of the place, which locations say better.
+pub(crate) fn readable(mut error: ServerError) -> ServerError {
+    if let (Some((_, expected)), Some(place)) = (error.message.rsplit_once("\n  = "), error.locations.first())
+    {
+        error.message = format!(
+            "the document cannot be parsed at line {}, column {}: {expected}",
+            place.line, place.column
+        );
+    }
+    error
 }
 
 /// The operation that a request means, if it is clear.

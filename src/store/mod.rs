@@ -52,3 +52,14 @@ impl Store {
         &self.pool
     }
 }
+
+impl Store {
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query!("select 1 as one").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -17,8 +16,9 @@ use crate::domain::{ErrorCode, JobKind, JobState};
 pub struct Claimed {
     /// The claims, committed.
     pub claims: Vec<Claim>,
-    /// Another node was faster with some: there may be more.
-    pub look_again: bool,
+    /// When slots stayed free: after how long something that waits may have become claimable. Zero when another node
+    /// was faster; `None` when every slot was filled, or when nothing that waits has a known time.
+    pub look_after: Option<Duration>,
 }
 
 impl Store {
@@ -34,7 +34,8 @@ impl Store {
             .await?;
         let claims: Vec<Claim> =
             rows.iter().filter_map(|r| Some(Claim { job_id: r.job_id?, number: r.number? })).collect();
-        Ok(Claimed { look_again: claims.len() < rows.len(), claims })
+        let look_after = rows.iter().find_map(|r| r.look_after_ms);
+        Ok(Claimed { claims, look_after: look_after.map(|ms| Duration::from_millis(ms.unsigned_abs())) })
     }
 
     /// What a node holds according to the database: to find claims whose answer was lost.
@@ -243,27 +244,6 @@ impl Store {
         Ok(sqlx::query_scalar!("select id from job where id = any ($1) and cancel_requested", jobs)
             .fetch_all(&self.pool)
             .await?)
-    }
-
-    /// How long until the next waiting job that is not due yet becomes due; `None` when none waits.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn next_due_in(&self, kinds: &[JobKind]) -> Result<Option<Duration>> {
-        let kinds: Vec<String> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
-        let row = sqlx::query!(
-            r#"select min(due.run_at) as run_at, clock_timestamp() as "now!"
-                 from lane l
-                cross join lateral (
-                   select j.run_at from job j where j.lane_id = l.id and j.state = 'pending' order by j.run_at limit 1
-                ) as due
-                where l.is_live and l.is_open and not l.is_paused and l.pending > 0
-                  and l.kind = any ($1::text[]::job_kind[]) and due.run_at > clock_timestamp()"#,
-            &kinds
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(row.run_at.map(|at: DateTime<Utc>| (at - row.now).to_std().unwrap_or_default()))
     }
 }
 

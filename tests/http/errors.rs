@@ -113,3 +113,45 @@ async fn a_request_that_takes_too_long_is_503() {
         assert_eq!(answer.header("content-type").unwrap(), format!("{accept}; charset=utf-8"));
     }
 }
+
+#[tokio::test]
+async fn a_field_that_fails_is_null_or_the_nearest_thing_above_that_may_be() {
+    let server = Server::start().await;
+    for (query, data) in [
+        ("{ node { good bad } }", json!({"node": {"good": 1, "bad": null}})),
+        ("{ node { bad } }", json!({"node": {"bad": null}})),
+        ("{ node { good badHard } }", Value::Null),
+        ("{ hello maybeNode { good badHard } }", json!({"hello": "world", "maybeNode": null})),
+        ("{ maybeNode { badHard } }", json!({"maybeNode": null})),
+        ("{ maybeNode { bad } }", json!({"maybeNode": {"bad": null}})),
+        (
+            "{ node { good maybeChild { child { badHard } } } }",
+            json!({"node": {"good": 1, "maybeChild": null}}),
+        ),
+        ("{ nodes { good badHard } }", Value::Null),
+        ("{ maybeNodes { good badHard } }", json!({"maybeNodes": [null, null]})),
+        ("{ maybeNodes { good bad } }", json!({"maybeNodes": [{"good": 1, "bad": null}, null]})),
+        ("{ a: maybeNode { x: badHard } b: maybeNode { x: good } }", json!({"a": null, "b": {"x": 1}})),
+        (
+            "{ maybeNode { ...F ... on Node { good } __typename } } fragment F on Node { maybeChild { badHard } }",
+            json!({"maybeNode": {"maybeChild": null, "good": 1, "__typename": "Node"}}),
+        ),
+        (
+            "{ maybeNode { child { good } child { bad } good @skip(if: true) } }",
+            json!({"maybeNode": {"child": {"good": 1, "bad": null}}}),
+        ),
+    ] {
+        let answer = server.query(GRAPHQL, query).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["data"], data, "{query}");
+        assert!(!answer.json()["errors"].as_array().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn fields_come_in_the_order_of_the_query() {
+    let server = Server::start().await;
+    let answer = server.query(GRAPHQL, "{ node { late good child { late bad good } } }").await;
+    let data = "{\"data\":{\"node\":{\"late\":2,\"good\":1,\"child\":{\"late\":2,\"bad\":null,\"good\":1}}}";
+    assert!(answer.text.starts_with(data), "{}", answer.text);
+}

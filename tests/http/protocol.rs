@@ -142,8 +142,17 @@ async fn a_document_that_cannot_be_executed_is_400_in_the_new_media_type_and_200
         );
         Answer::read(server.post(JSON).body(body)).await.assert_refused(200, "VALIDATION_ERROR", "");
     }
-    let default = json!({"query": "query A($id: ID! = 5) { hello }"}).to_string();
+    let default = json!({"query": "query A($t: String! = \"x\") { echo(text: $t) }"}).to_string();
     assert_eq!(Answer::read(server.post(GRAPHQL).body(default)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_parse_error_says_where_and_what_in_one_line() {
+    let server = Server::start().await;
+    let answer = server.query(GRAPHQL, "{ hello\n }}").await;
+    answer.assert_refused(400, "VALIDATION_ERROR", "cannot be parsed at line 2, column 3: expected ");
+    assert!(!answer.refused().2.contains('\n'), "{}", answer.text);
+    assert_eq!(answer.json()["errors"][0]["locations"], json!([{"line": 2, "column": 3}]));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use runlane::auth::Authority;
 use runlane::domain::clock::SystemClock;
 use runlane::domain::{RequestId, Requester, Role};
 use runlane::http::{
-    DatabaseHealth, HealthReport, HttpOptions, PoolHealth, Probes, Readiness, ShutdownOutcome,
+    Completion, DatabaseHealth, HealthReport, HttpOptions, PoolHealth, Probes, Readiness, ShutdownOutcome,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -65,6 +65,18 @@ impl Query {
     async fn fail_hard(&self, code: String) -> Result<i32> {
         Err(coded(&code, None))
     }
+    async fn node(&self) -> Node {
+        Node
+    }
+    async fn maybe_node(&self) -> Option<Node> {
+        Some(Node)
+    }
+    async fn nodes(&self) -> Vec<Node> {
+        vec![Node]
+    }
+    async fn maybe_nodes(&self) -> Vec<Option<Node>> {
+        vec![Some(Node), None]
+    }
     async fn uncoded(&self) -> Result<Option<i32>> {
         Err(Error::new("relation \"runs\" does not exist"))
     }
@@ -77,6 +89,32 @@ impl Query {
         stage.begun.add_permits(1);
         stage.go.acquire().await.expect("never closed").forget();
         Ok(1)
+    }
+}
+
+/// An object of which parts fail.
+pub struct Node;
+
+#[Object]
+impl Node {
+    async fn good(&self) -> i32 {
+        1
+    }
+    async fn late(&self) -> i32 {
+        tokio::task::yield_now().await;
+        2
+    }
+    async fn bad(&self) -> Result<Option<i32>> {
+        Err(coded("CONFLICT", None))
+    }
+    async fn bad_hard(&self) -> Result<i32> {
+        Err(coded("CONFLICT", None))
+    }
+    async fn child(&self) -> Node {
+        Node
+    }
+    async fn maybe_child(&self) -> Option<Node> {
+        Some(Node)
     }
 }
 
@@ -152,7 +190,10 @@ impl Server {
             }),
             readiness: Mutex::new(Readiness::Ready),
         });
-        let schema = Schema::build(Query, Mutation, EmptySubscription).data(stage.clone()).finish();
+        let schema = Schema::build(Query, Mutation, EmptySubscription)
+            .extension(Completion)
+            .data(stage.clone())
+            .finish();
         let secret = "a test secret of at least thirty-two bytes".to_owned().into();
         let authority =
             Arc::new(Authority::new(&secret, "runlane", "runlane", Arc::new(SystemClock)).unwrap());

@@ -1,0 +1,53 @@
+"""The kinds ``analyze:basic`` and ``analyze:deep``.
+
+Every analysis says how much of the run it rests on (``coverage``), what a reader must know first (``warnings``) and
+how it was computed (``methods``). A number that cannot be computed is null, with a warning; none is NaN.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+import numpy as np
+import scipy
+
+from .. import WORKER
+from ..job import Analyze
+from ..protocol import Message
+from . import basic, deep
+from .records import Table
+
+Step = Callable[[int, int, str], None]
+
+
+def run(job: Analyze, step: Step) -> Message:
+    """Analyses the records; `step` is called between parts and may raise to stop.
+
+    Raises:
+        JobError: ``validation`` when a record is not what the protocol says.
+    """
+    table = Table.read(job.records)
+    warnings = table.warnings()
+    module = basic if job.kind == "analyze:basic" else deep
+    parts: Message = {}
+    total = len(module.PARTS)
+    for done, (name, compute) in enumerate(module.PARTS.items()):
+        step(done, total, name)
+        parts[name] = compute(table, job, warnings)
+    step(total, total, "done")
+    return {
+        "kind": job.kind,
+        "inputHash": job.input_hash,
+        **parts,
+        "coverage": table.coverage(),
+        "warnings": list(dict.fromkeys(warnings)),
+        "methods": {
+            "worker": WORKER,
+            "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+            "seed": job.seed,
+            "alpha": job.alpha,
+            "bootstrap": job.bootstrap,
+            **module.METHODS,
+        },
+    }

@@ -1,0 +1,84 @@
+"""The kind ``probe:scenario``: one conversation with one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from time import monotonic
+
+from . import providers
+from .errors import JobError
+from .job import Probe
+from .pricing import PARTS, Usage, add, cost
+from .protocol import Message
+from .providers import ChatMessage, Context, Request
+from .scoring import score
+
+Progress = Callable[[int, int, str], None]
+"""Called with the steps done, the steps in all, and what was done last."""
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def run(job: Probe, progress: Progress) -> Message:
+    """Asks the prompt and each follow-up in turn and returns the transcript.
+
+    Raises:
+        JobError: The provider is unknown or a call failed; it carries what the calls before it used.
+    """
+    provider = providers.get(job.provider)
+    messages = [ChatMessage("system", job.preamble)] if job.preamble else []
+    used: Usage = dict.fromkeys(PARTS, 0)
+    turns: list[Message] = []
+    model_version: str | None = None
+    total = len(job.prompts)
+    started_at = _now()
+    for n, prompt in enumerate(job.prompts, 1):
+        messages.append(ChatMessage("user", prompt))
+        context = Context(job.scenario_key, job.dimensions, job.scoring, job.attempt, n)
+        request = Request(
+            job.model_id, job.model_name, list(messages), job.temperature, job.max_tokens, job.seed, context
+        )
+        begun = monotonic()
+        try:
+            answer = await provider.complete(request)
+        except JobError as failure:
+            failure.usage = _spent(used, failure.usage)
+            raise
+        latency_ms = round((monotonic() - begun) * 1000)
+        used = add(used, answer.usage)
+        if not answer.text:
+            raise JobError("invalid_response", f"the answer to turn {n} was empty ({answer.finish_reason})", usage=used)
+        messages.append(ChatMessage("assistant", answer.text))
+        model_version = answer.model_version
+        turns.append(
+            {
+                "n": n,
+                "label": "prompt" if n == 1 else f"followup-{n - 1}",
+                "prompt": prompt,
+                "response": answer.text,
+                "finishReason": answer.finish_reason,
+                "usage": answer.usage,
+                "latencyMs": latency_ms,
+            }
+        )
+        if total > 1:
+            progress(n, total, "turns answered")
+    return {
+        "turns": turns,
+        "usage": used,
+        "modelVersion": model_version,
+        "score": score(turns[-1]["response"], *job.scoring) if job.scoring else None,
+        "costUsd": cost(used, job.prices),
+        "startedAt": started_at,
+        "completedAt": _now(),
+    }
+
+
+def _spent(before: Usage, last: Usage | None) -> Usage | None:
+    """What a failed conversation used; None when nothing is known to have been used."""
+    if last is not None:
+        return add(before, last)
+    return before if any(before.values()) else None

@@ -1,0 +1,140 @@
+"""Runs one job from its message to its terminal event: deadline, cancel, and every error as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections.abc import Callable
+
+from . import probe, protocol
+from .errors import JobError
+from .job import Analyze, Head, Probe
+from .protocol import Message
+
+Send = Callable[[Message], None]
+"""Sends a message; may be called on the event loop's thread only."""
+
+
+class Stopped(Exception):  # noqa: N818 # it is no error of the analysis
+    """An analysis noticed that it shall stop."""
+
+
+class Running:
+    """One job in flight.
+
+    Args:
+        job: What to do.
+        send: Where progress goes.
+    """
+
+    def __init__(self, job: Probe | Analyze, send: Send) -> None:
+        self.job = job
+        self._send = send
+        self._reason: JobError | None = None
+        self._stop = threading.Event()
+        self._task: asyncio.Task[Message] | None = None
+
+    def cancel(self) -> None:
+        """Ends the job with ``cancelled``, unless its result is already there."""
+        self._end(JobError("cancelled", "the job was cancelled"))
+
+    def _expire(self) -> None:
+        limit = f"{self.job.deadline_s:g} s"
+        self._end(JobError("timeout", f"the job took longer than its deadline of {limit}"))
+
+    def _end(self, reason: JobError) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._stop.set()
+            # An analysis runs in a thread, which cannot be cancelled: it looks at the flag between its steps, and the
+            # job is over when the thread really is.
+            if self._task is not None and isinstance(self.job, Probe):
+                self._task.cancel()
+
+    def _ended_early(self) -> Message | None:
+        return None if self._reason is None else protocol.error(self.job.job_id, self._reason)
+
+    async def run(self) -> Message:
+        """Does the job and returns its terminal event. Must be a task of its own: ending the job cancels it."""
+        task: asyncio.Task[Message] | None = asyncio.current_task()
+        self._task = task
+        if early := self._ended_early():
+            return early
+        timer = asyncio.get_running_loop().call_later(self.job.deadline_s, self._expire)
+        try:
+            return await self._work()
+        except asyncio.CancelledError:
+            # Without a reason it is not the job that is being stopped but the whole worker.
+            if (early := self._ended_early()) is None:
+                raise
+            return early
+        except Stopped:
+            if (early := self._ended_early()) is None:
+                raise
+            return early
+        except JobError as failure:
+            return protocol.error(self.job.job_id, failure)
+        except Exception as error:  # noqa: BLE001 # whatever it is, the job ends with an event
+            return protocol.error(self.job.job_id, unexpected(error))
+        finally:
+            timer.cancel()
+
+    async def _work(self) -> Message:
+        job = self.job
+        if isinstance(job, Probe):
+            return protocol.result(job.job_id, "transcript", await probe.run(job, self._progress))
+        return protocol.result(job.job_id, "analysis", await self._analyze(job))
+
+    def _progress(self, done: int, total: int, message: str) -> None:
+        self._send(protocol.progress(self.job.job_id, done, total, message))
+
+    async def _analyze(self, job: Analyze) -> Message:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Message] = loop.create_future()
+
+        def step(done: int, total: int, message: str) -> None:
+            if self._stop.is_set():
+                raise Stopped
+            loop.call_soon_threadsafe(self._progress, done, total, message)
+
+        def work() -> None:
+            try:
+                # numpy and scipy take most of a second to import: only an analysis pays for them.
+                from . import analysis
+
+                value = analysis.run(job, step)
+            except BaseException as error:  # noqa: BLE001 # handed to the task that waits
+                _settle(loop, outcome.set_exception, error)
+            else:
+                _settle(loop, outcome.set_result, value)
+
+        # A daemon, so that a worker whose node is gone need not wait for it.
+        threading.Thread(target=work, name=f"analysis {job.job_id}", daemon=True).start()
+        return await outcome
+
+
+def _settle(loop: asyncio.AbstractEventLoop, settle: Callable[..., None], value: object) -> None:
+    try:
+        loop.call_soon_threadsafe(settle, value)
+    except RuntimeError:
+        # The loop is closed: the worker is ending and nobody waits for the value any more.
+        traceback.print_exc()
+
+
+def unexpected(error: BaseException) -> JobError:
+    """An error that nobody classified: its name for the client, all of it for stderr.
+
+    Its text stays out of the event, since a library may have put a secret into it.
+    """
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return JobError("unknown", f"{type(error).__name__} in the worker; the end of its stderr says where")
+
+
+def encode_terminal(job: Head | str, event: Message) -> bytes:
+    """The line of a terminal event; one that cannot be written (NaN, for example) becomes an ``unknown`` error."""
+    try:
+        return protocol.encode(event)
+    except (ValueError, TypeError, RecursionError) as error:
+        job_id = job if isinstance(job, str) else job.job_id
+        return protocol.encode(protocol.error(job_id, unexpected(error)))

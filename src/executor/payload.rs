@@ -1,0 +1,337 @@
+//! What results and errors hold: checked once here, kept as the worker wrote it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::job::WorkerError;
+use crate::domain::{Consequence, ErrorCode, JobKind};
+
+/// The longest error message that is kept, in characters.
+pub const MESSAGE_MAX_CHARS: usize = 4_000;
+
+/// A checked result.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    /// Of a probe.
+    Transcript(Box<Transcript>),
+    /// Of an analysis.
+    Analysis(Box<Analysis>),
+}
+
+/// Token counts. A worker may leave out what its provider does not report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Usage {
+    /// Tokens sent.
+    pub input: Option<u64>,
+    /// Tokens received.
+    pub output: Option<u64>,
+    /// Tokens of reasoning.
+    pub reasoning: Option<u64>,
+    /// Tokens read from the provider's cache.
+    pub cache_read: Option<u64>,
+    /// Tokens written to the provider's cache.
+    pub cache_write: Option<u64>,
+}
+
+/// What a probe returned.
+#[derive(Debug, Clone)]
+pub struct Transcript {
+    /// The whole `transcript` object as the worker wrote it, fields unknown here included.
+    pub raw: Box<RawValue>,
+    /// The `turns` array as the worker wrote it.
+    pub turns: Box<RawValue>,
+    /// How many turns.
+    pub turn_count: usize,
+    /// Tokens over all turns.
+    pub usage: Usage,
+    /// The model's version as the provider reported it.
+    pub model_version: Option<String>,
+    /// The score that the worker found.
+    pub score: Option<i32>,
+    /// What it cost in US dollars; never negative. `None` when no price is known.
+    pub cost_usd: Option<Decimal>,
+    /// When the worker began.
+    pub started_at: DateTime<Utc>,
+    /// When the worker ended.
+    pub completed_at: DateTime<Utc>,
+}
+
+/// What an analysis returned.
+#[derive(Debug, Clone)]
+pub struct Analysis {
+    /// The whole `analysis` object as the worker wrote it.
+    pub raw: Box<RawValue>,
+    /// How much of the run it rests on.
+    pub coverage: Coverage,
+}
+
+/// How much of a run an analysis rests on, in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Coverage {
+    /// Records that a complete run has.
+    pub expected: u64,
+    /// Records that were used.
+    pub used: u64,
+    /// Records of failed probes.
+    pub failed: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TranscriptShape<'a> {
+    #[serde(borrow)]
+    turns: &'a RawValue,
+    #[serde(default)]
+    usage: Option<Usage>,
+    model_version: Option<String>,
+    score: Option<i32>,
+    cost_usd: Option<String>,
+    started_at: DateTime<Utc>,
+    completed_at: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "read only to be checked")]
+struct TurnShape {
+    n: u32,
+    label: Option<String>,
+    prompt: IsText,
+    response: IsText,
+    finish_reason: Option<String>,
+    usage: Option<Usage>,
+    latency_ms: Option<f64>,
+}
+
+/// Accepts a string and keeps nothing of it: prompts and answers are long.
+struct IsText;
+
+impl<'de> Deserialize<'de> for IsText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = IsText;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E>(self, _: &str) -> Result<IsText, E> {
+                Ok(IsText)
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "warnings and methods are read only to be checked")]
+struct AnalysisShape {
+    coverage: Coverage,
+    warnings: Vec<IgnoredAny>,
+    methods: std::collections::BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorShape {
+    code: String,
+    message: String,
+    retryable: Option<bool>,
+    retry_after_ms: Option<f64>,
+    http_status: Option<u16>,
+    detail: Option<serde_json::Value>,
+}
+
+/// Checks the body of a `result` against what `kind` must return.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(super) fn result(
+    kind: JobKind,
+    transcript: Option<&RawValue>,
+    analysis: Option<&RawValue>,
+) -> Result<Payload, String> {
+    match (kind.is_analysis(), transcript, analysis) {
+        (false, Some(raw), None) => transcript_of(raw).map(|t| Payload::Transcript(Box::new(t))),
+        (true, None, Some(raw)) => {
+            let shape: AnalysisShape =
+                serde_json::from_str(raw.get()).map_err(|e| format!("`analysis` has a wrong shape: {e}"))?;
+            Ok(Payload::Analysis(Box::new(Analysis { raw: raw.to_owned(), coverage: shape.coverage })))
+        }
+        (false, ..) => Err("the result of a probe must hold `transcript` and no `analysis`".to_owned()),
+        (true, ..) => Err("the result of an analysis must hold `analysis` and no `transcript`".to_owned()),
+    }
+}
+
+fn transcript_of(raw: &RawValue) -> Result<Transcript, String> {
+    let shape: TranscriptShape<'_> =
+        serde_json::from_str(raw.get()).map_err(|e| format!("`transcript` has a wrong shape: {e}"))?;
+    let turns: Vec<TurnShape> = serde_json::from_str(shape.turns.get())
+        .map_err(|e| format!("`transcript.turns` has a wrong shape: {e}"))?;
+    let cost_usd = shape.cost_usd.as_deref().map(money).transpose()?;
+    Ok(Transcript {
+        raw: raw.to_owned(),
+        turns: shape.turns.to_owned(),
+        turn_count: turns.len(),
+        usage: shape.usage.unwrap_or_default(),
+        model_version: shape.model_version,
+        score: shape.score,
+        cost_usd,
+        started_at: shape.started_at,
+        completed_at: shape.completed_at,
+    })
+}
+
+fn money(text: &str) -> Result<Decimal, String> {
+    Decimal::from_str(text)
+        .or_else(|_| Decimal::from_scientific(text))
+        .ok()
+        .filter(|amount| !amount.is_sign_negative() || amount.is_zero())
+        .ok_or_else(|| format!("`transcript.costUsd` is {text:?}: it must be a decimal string, not negative"))
+}
+
+/// The body of an `error`: what it says, and whether it is the worker's answer to a `cancel`.
+pub(super) struct ErrorBody {
+    pub error: WorkerError,
+    pub says_cancelled: bool,
+}
+
+/// Checks the body of an `error`.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(super) fn error(error: Option<&str>, usage: Option<&RawValue>) -> Result<ErrorBody, String> {
+    let text = error.ok_or("an error must hold `error`")?;
+    let shape: ErrorShape =
+        serde_json::from_str(text).map_err(|e| format!("`error` has a wrong shape: {e}"))?;
+    let retry_after = match shape.retry_after_ms {
+        None => None,
+        Some(ms) if ms >= 0.0 => Duration::try_from_secs_f64(ms / 1_000.0).ok(),
+        Some(ms) => return Err(format!("`error.retryAfterMs` is {ms}: it must not be negative")),
+    };
+    let says_cancelled = shape.code == ErrorCode::Cancelled.as_str();
+    let mut message = shape.message;
+    let code = match shape.code.parse::<ErrorCode>() {
+        Ok(code) if code.worker_may_report() => code,
+        Ok(code) => {
+            message = format!("the worker reported {code}, which only the node may: {message}");
+            ErrorCode::Unknown
+        }
+        Err(unknown) => {
+            message = format!("{unknown}: {message}");
+            ErrorCode::Unknown
+        }
+    };
+    let may_help =
+        matches!(code.consequence(), Consequence::Retry | Consequence::RetryOnce | Consequence::Throttle);
+    let error = WorkerError {
+        code,
+        message: clean(&message),
+        retryable: shape.retryable.unwrap_or(may_help),
+        retry_after,
+        http_status: shape.http_status,
+        detail: shape.detail,
+        usage: usage.filter(|raw| raw.get() != "null").map(ToOwned::to_owned),
+    };
+    Ok(ErrorBody { error, says_cancelled })
+}
+
+/// Bounds a message and takes out what PostgreSQL cannot store.
+fn clean(message: &str) -> String {
+    message.chars().take(MESSAGE_MAX_CHARS).map(|c| if c == '\0' { '\u{FFFD}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRANSCRIPT: &str = r#"{"turns":[{"n":1,"label":null,"prompt":"p","response":"r\n","finishReason":"stop",
+        "usage":{"input":1,"output":2},"latencyMs":3}],"usage":{"input":1,"output":2,"reasoning":null,"cacheRead":0},
+        "modelVersion":"m-1","score":4,"costUsd":"0.000150","startedAt":"2026-01-01T00:00:00Z",
+        "completedAt":"2026-01-01T00:00:01.5Z","extra":{"kept":true}}"#;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn transcript(text: &str) -> Result<Payload, String> {
+        result(JobKind::ProbeScenario, Some(&raw(text)), None)
+    }
+
+    #[test]
+    fn a_transcript_is_read_and_kept_as_written() {
+        let Ok(Payload::Transcript(t)) = transcript(TRANSCRIPT) else { panic!() };
+        assert_eq!((t.turn_count, t.score, t.usage.output), (1, Some(4), Some(2)));
+        assert_eq!(t.cost_usd.unwrap().to_string(), "0.000150");
+        assert!(t.raw.get().contains("\"extra\""));
+    }
+
+    #[test]
+    fn a_transcript_of_a_wrong_shape_is_named() {
+        for (from, to, named) in [
+            (r#""n":1"#, r#""n":"one""#, "turns"),
+            (r#""response":"r\n""#, r#""response":7"#, "turns"),
+            (r#""costUsd":"0.000150""#, r#""costUsd":"-1""#, "costUsd"),
+            (r#""costUsd":"0.000150""#, r#""costUsd":"cheap""#, "costUsd"),
+            (r#""score":4"#, r#""score":"4""#, "transcript"),
+            ("2026-01-01T00:00:00Z", "yesterday", "transcript"),
+        ] {
+            let broken = TRANSCRIPT.replacen(from, to, 1);
+            assert_ne!(broken, TRANSCRIPT);
+            let error = transcript(&broken).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn small_costs_may_be_written_with_an_exponent() {
+        assert_eq!(money("1E-7").unwrap().to_string(), "0.0000001");
+    }
+
+    #[test]
+    fn a_result_must_be_of_the_jobs_kind() {
+        let analysis =
+            raw(r#"{"coverage":{"expected":3,"used":2,"failed":1},"warnings":[],"methods":{},"n":1}"#);
+        let Ok(Payload::Analysis(a)) = result(JobKind::AnalyzeBasic, None, Some(&analysis)) else { panic!() };
+        assert_eq!(a.coverage, Coverage { expected: 3, used: 2, failed: 1 });
+        assert!(result(JobKind::ProbeScenario, None, Some(&analysis)).is_err());
+        assert!(result(JobKind::AnalyzeDeep, Some(&raw(TRANSCRIPT)), None).is_err());
+        assert!(result(JobKind::AnalyzeDeep, None, Some(&raw(r#"{"coverage":{}}"#))).is_err());
+        assert!(result(JobKind::ProbeScenario, None, None).is_err());
+    }
+
+    fn error_of(text: &str) -> Result<ErrorBody, String> {
+        error(Some(text), None)
+    }
+
+    #[test]
+    fn a_code_that_no_worker_may_report_is_unknown_and_told() {
+        for code in ["worker_crash", "node_lost", "cancelled", "no_such_code"] {
+            let body = error_of(&format!(r#"{{"code":"{code}","message":"m","retryable":false}}"#)).unwrap();
+            assert_eq!(body.error.code, ErrorCode::Unknown);
+            assert!(body.error.message.contains(code));
+            assert_eq!(body.says_cancelled, code == "cancelled");
+        }
+    }
+
+    #[test]
+    fn an_errors_fields_are_read_and_bounded() {
+        let text = format!(
+            r#"{{"code":"rate_limit","message":"{}\u0000","retryAfterMs":1500,"httpStatus":429,"detail":{{"a":1}}}}"#,
+            "x".repeat(MESSAGE_MAX_CHARS - 1)
+        );
+        let error = error_of(&text).unwrap().error;
+        assert_eq!(error.retry_after, Some(Duration::from_millis(1500)));
+        assert_eq!((error.http_status, error.retryable), (Some(429), true));
+        assert_eq!(error.message.chars().count(), MESSAGE_MAX_CHARS);
+        assert!(!error.message.contains('\0'));
+        assert!(error_of(r#"{"code":"rate_limit","message":"m","retryAfterMs":-1}"#).is_err());
+        assert!(error_of(r#"{"code":"network"}"#).is_err());
+    }
+}

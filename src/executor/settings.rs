@@ -1,0 +1,184 @@
+//! What the executor needs to know, taken from the configuration.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::config::Config;
+
+/// How workers are started and bounded.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Program and arguments of a one-shot worker.
+    pub worker_command: Vec<OsString>,
+    /// What a warm worker gets as further arguments.
+    pub serve_arguments: Vec<OsString>,
+    /// The whole environment of a worker: nothing else of the node's reaches it.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Texts that are blanked in messages and in stderr: the values of passed keys.
+    pub secrets: Vec<String>,
+    /// Warm processes at most.
+    pub warm_workers: usize,
+    /// One-shot processes at most, for probes and for analyses each.
+    pub one_shot_workers: usize,
+    /// From a warm process's start to its `hello`.
+    pub start_timeout: Duration,
+    /// The wait after a failed start, doubled with every further failure.
+    pub restart_base: Duration,
+    /// No such wait is longer.
+    pub restart_max: Duration,
+    /// The longest line of a warm worker, and the whole output of a one-shot one, in bytes.
+    pub line_max_bytes: usize,
+    /// What is kept of the end of stderr, in bytes.
+    pub stderr_max_bytes: usize,
+    /// Requests waiting to be written to one warm process, in bytes.
+    pub queue_max_bytes: usize,
+    /// How long a worker has to answer a cancel or an overrun deadline.
+    pub cancel_grace: Duration,
+    /// How long a worker has after SIGTERM.
+    pub term_grace: Duration,
+}
+
+/// Shorter values are no secrets, and blanking them would make messages unreadable.
+const SECRET_MIN_BYTES: usize = 8;
+
+/// Variables that every worker gets: where programs, homes, temporary files, certificates and proxies are, and the
+/// locale. Names that start with `LC_` or `PYTHON` pass as well.
+const PASSED: [&str; 18] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "LANGUAGE",
+    "TMPDIR",
+    "TZ",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
+impl Settings {
+    /// The settings of `python -m runlane_worker` under `config`, with what may pass of this process's environment.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let n = &config.numbers;
+        let (environment, secrets) = environment(std::env::vars_os(), &config.worker_env);
+        Self {
+            worker_command: vec![program(&config.python).into(), "-m".into(), "runlane_worker".into()],
+            serve_arguments: vec!["--serve".into()],
+            environment,
+            secrets,
+            warm_workers: n.warm_workers as usize,
+            one_shot_workers: n.one_shot_workers as usize,
+            start_timeout: Duration::from_millis(n.worker_start_timeout_ms),
+            restart_base: Duration::from_millis(n.worker_restart_base_ms),
+            restart_max: Duration::from_millis(n.worker_restart_max_ms),
+            line_max_bytes: n.worker_line_max_bytes,
+            stderr_max_bytes: n.worker_stderr_max_bytes,
+            queue_max_bytes: n.worker_queue_max_bytes,
+            cancel_grace: Duration::from_millis(n.worker_cancel_grace_ms),
+            term_grace: Duration::from_millis(n.worker_term_grace_ms),
+        }
+    }
+
+    /// The command of a worker, without its streams.
+    ///
+    /// # Errors
+    /// When `worker_command` is empty.
+    pub(super) fn command(&self, serve: bool) -> std::io::Result<Command> {
+        let (program, arguments) = self.worker_command.split_first().ok_or_else(|| {
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "the worker command is empty")
+        })?;
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
+        if serve {
+            command.args(&self.serve_arguments);
+        }
+        Ok(command)
+    }
+
+    /// `text` with secrets blanked.
+    pub(super) fn redact<'t>(&self, text: &'t str) -> std::borrow::Cow<'t, str> {
+        let mut clean = std::borrow::Cow::Borrowed(text);
+        for secret in &self.secrets {
+            if clean.contains(secret.as_str()) {
+                clean = clean.replace(secret.as_str(), "[redacted]").into();
+            }
+        }
+        clean
+    }
+
+    /// How long no start is tried after the `failures`-th failed one in a row (1, 2, 3 …).
+    pub(super) fn restart_delay(&self, failures: u32) -> Duration {
+        let factor = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.restart_base.saturating_mul(factor).min(self.restart_max)
+    }
+}
+
+/// A path with a directory is made absolute without following links: a virtual environment's interpreter is one.
+fn program(python: &std::path::Path) -> PathBuf {
+    if python.components().count() > 1 {
+        std::path::absolute(python).unwrap_or_else(|_| python.to_owned())
+    } else {
+        python.to_owned()
+    }
+}
+
+type Environment = Vec<(OsString, OsString)>;
+
+/// What passes of `all`, and the values among it that are secret.
+fn environment(
+    all: impl Iterator<Item = (OsString, OsString)>,
+    worker_env: &[String],
+) -> (Environment, Vec<String>) {
+    let mut passed = Vec::new();
+    let mut secrets = Vec::new();
+    for (name, value) in all {
+        let Some(text) = name.to_str() else { continue };
+        if worker_env.iter().any(|n| n == text) {
+            secrets.extend(value.to_str().filter(|v| v.len() >= SECRET_MIN_BYTES).map(ToOwned::to_owned));
+        } else if !(PASSED.contains(&text) || text.starts_with("LC_") || text.starts_with("PYTHON")) {
+            continue;
+        }
+        passed.push((name, value));
+    }
+    // The protocol is UTF-8 whatever the locale says.
+    passed.retain(|(name, _)| name != "PYTHONUTF8");
+    passed.push(("PYTHONUTF8".into(), "1".into()));
+    (passed, secrets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_listed_passes() {
+        let all =
+            ["PATH", "DATABASE_URL", "RUNLANE_JWT_SECRET", "PYTHONPATH", "LC_ALL", "PGPASSWORD", "MY_KEY"];
+        let all = all.map(|n| (n.into(), format!("value of {n}").into()));
+        let (passed, secrets) = environment(all.into_iter(), &["MY_KEY".to_owned()]);
+        let names: Vec<_> = passed.iter().map(|(n, _)| n.to_str().unwrap()).collect();
+        assert_eq!(names, ["PATH", "PYTHONPATH", "LC_ALL", "MY_KEY", "PYTHONUTF8"]);
+        assert_eq!(secrets, ["value of MY_KEY"]);
+    }
+
+    #[test]
+    fn restarts_back_off_up_to_the_maximum() {
+        let config = Config::from_lookup(&|_| None).unwrap();
+        let settings = Settings::from_config(&config);
+        assert_eq!(settings.restart_delay(1), settings.restart_base);
+        assert_eq!(settings.restart_delay(3), settings.restart_base * 4);
+        assert_eq!(settings.restart_delay(u32::MAX), settings.restart_max);
+    }
+}

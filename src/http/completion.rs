@@ -1,0 +1,209 @@
+//! Makes responses what the GraphQL specification says when fields fail.
+//!
+//! async-graphql since 7.1 leaves a failed field out of its object, whether it may be null or not, and orders the fields
+//! of an object by which was ready first. By the specification a failed field is null, or, where it must not be, the
+//! nearest thing above it that may be; and fields come in the order of the query. Typed clients rely on the former.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_graphql::async_trait::async_trait;
+use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery};
+use async_graphql::indexmap::IndexMap;
+use async_graphql::parser::types::{
+    ExecutableDocument, Field, FragmentDefinition, OperationType, Selection, SelectionSet,
+};
+use async_graphql::registry::{MetaType, MetaTypeName, Registry};
+use async_graphql::{Name, PathSegment, Positioned, Response, ServerError, ServerResult, Value, Variables};
+
+use super::params;
+
+/// The extension: give it to the schema's builder.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Completion;
+
+impl ExtensionFactory for Completion {
+    fn create(&self) -> Arc<dyn Extension> {
+        Arc::new(OfRequest::default())
+    }
+}
+
+/// One request's document, kept from parsing until the response is there.
+#[derive(Default)]
+struct OfRequest(Mutex<Option<ExecutableDocument>>);
+
+#[async_trait]
+impl Extension for OfRequest {
+    async fn parse_query(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        query: &str,
+        variables: &Variables,
+        next: NextParseQuery<'_>,
+    ) -> ServerResult<ExecutableDocument> {
+        let document = next.run(ctx, query, variables).await?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(document.clone());
+        Ok(document)
+    }
+
+    async fn execute(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        operation_name: Option<&str>,
+        next: NextExecute<'_>,
+    ) -> Response {
+        let mut response = next.run(ctx, operation_name).await;
+        let document = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(document) = document {
+            complete(&ctx.schema_env.registry, &document, operation_name, &mut response);
+        }
+        response
+    }
+}
+
+/// Completes the data of `response` to `document`. Errors without a path say that nothing was executed: then there is none.
+fn complete(
+    registry: &Registry,
+    document: &ExecutableDocument,
+    operation_name: Option<&str>,
+    response: &mut Response,
+) {
+    let Some(operation) = params::operation(document, operation_name) else { return };
+    let root = match operation.ty {
+        OperationType::Query => Some(&registry.query_type),
+        OperationType::Mutation => registry.mutation_type.as_ref(),
+        OperationType::Subscription => None,
+    };
+    let Some(root) = root else { return };
+    let mut completer =
+        Completer { registry, fragments: &document.fragments, errors: &response.errors, path: Vec::new() };
+    let data = std::mem::take(&mut response.data);
+    response.data = completer.object(root, &[&operation.selection_set.node], data).unwrap_or_default();
+}
+
+struct Completer<'r> {
+    registry: &'r Registry,
+    fragments: &'r HashMap<Name, Positioned<FragmentDefinition>>,
+    errors: &'r [ServerError],
+    /// Where in the response we are.
+    path: Vec<PathSegment>,
+}
+
+/// A null that may not stay where it is.
+struct Bubbles;
+
+impl<'r> Completer<'r> {
+    /// Whether an error happened here or below.
+    fn failed(&self) -> bool {
+        self.errors.iter().any(|e| e.path.starts_with(&self.path))
+    }
+
+    fn object(
+        &mut self,
+        type_name: &str,
+        selections: &[&'r SelectionSet],
+        value: Value,
+    ) -> Result<Value, Bubbles> {
+        let mut given = match value {
+            Value::Object(map) => map,
+            // An object of which every field failed arrives as null.
+            Value::Null if self.failed() => IndexMap::new(),
+            other => return Ok(other),
+        };
+        let mut fields: IndexMap<&str, Vec<&Field>> = IndexMap::new();
+        for set in selections {
+            self.collect(type_name, set, &mut fields);
+        }
+        let mut complete = IndexMap::with_capacity(fields.len());
+        for (key, fields) in fields {
+            self.path.push(PathSegment::Field(key.to_owned()));
+            let value = match given.swap_remove(key) {
+                Some(value) => Some(value),
+                // Without an error it was skipped by a directive.
+                None => self.failed().then_some(Value::Null),
+            };
+            if let Some(value) = value {
+                let field_type =
+                    self.registry.types.get(type_name).and_then(|t| t.field_by_name(&fields[0].name.node));
+                let value = match field_type {
+                    Some(field) => self.value(&field.ty, &fields, value)?,
+                    // `__typename` and its like.
+                    None => value,
+                };
+                complete.insert(Name::new(key), value);
+            }
+            self.path.pop();
+        }
+        Ok(Value::Object(complete))
+    }
+
+    fn value(&mut self, ty: &str, fields: &[&'r Field], value: Value) -> Result<Value, Bubbles> {
+        let depth = self.path.len();
+        let completed = match MetaTypeName::create(ty) {
+            MetaTypeName::NonNull(inner) => {
+                return match self.value(inner, fields, value)? {
+                    Value::Null => Err(Bubbles),
+                    value => Ok(value),
+                };
+            }
+            MetaTypeName::List(inner) => self.list(inner, fields, value),
+            MetaTypeName::Named(name) => match self.registry.types.get(name) {
+                Some(MetaType::Object { .. }) => {
+                    let selections: Vec<_> = fields.iter().map(|f| &f.selection_set.node).collect();
+                    self.object(name, &selections, value)
+                }
+                // Scalars and enums are complete; which object an abstract type stands for is not known here.
+                _ => Ok(value),
+            },
+        };
+        // What may be null catches what bubbles.
+        Ok(completed.unwrap_or_else(|Bubbles| {
+            self.path.truncate(depth);
+            Value::Null
+        }))
+    }
+
+    fn list(&mut self, inner: &str, fields: &[&'r Field], value: Value) -> Result<Value, Bubbles> {
+        let Value::List(items) = value else { return Ok(value) };
+        let mut complete = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            self.path.push(PathSegment::Index(index));
+            complete.push(self.value(inner, fields, item)?);
+            self.path.pop();
+        }
+        Ok(Value::List(complete))
+    }
+
+    /// The fields that a selection means for `type_name`, by response key, in the order of the query.
+    fn collect(
+        &self,
+        type_name: &str,
+        set: &'r SelectionSet,
+        fields: &mut IndexMap<&'r str, Vec<&'r Field>>,
+    ) {
+        for selection in &set.items {
+            let (condition, set) = match &selection.node {
+                Selection::Field(field) => {
+                    fields.entry(field.node.response_key().node.as_str()).or_default().push(&field.node);
+                    continue;
+                }
+                Selection::InlineFragment(fragment) => {
+                    (fragment.node.type_condition.as_ref(), &fragment.node.selection_set)
+                }
+                Selection::FragmentSpread(spread) => {
+                    match self.fragments.get(&spread.node.fragment_name.node) {
+                        Some(fragment) => (Some(&fragment.node.type_condition), &fragment.node.selection_set),
+                        None => continue,
+                    }
+                }
+            };
+            let applies = condition.is_none_or(|condition| {
+                let on = condition.node.on.node.as_str();
+                self.registry.types.get(on).is_some_and(|t| t.is_possible_type(type_name))
+            });
+            if applies {
+                self.collect(type_name, &set.node, fields);
+            }
+        }
+    }
+}

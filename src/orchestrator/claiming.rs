@@ -1,0 +1,152 @@
+//! The loop that claims: one claim for all free slots, whenever there may be something to claim.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::running::{Ending, Running};
+use super::session::Session;
+use crate::domain::job::Claim;
+use crate::domain::work::{RunContext, Work};
+use crate::executor::Stop;
+use crate::store::Result;
+
+/// Runs whose shared payload is kept at hand.
+const CONTEXTS_MAX: usize = 256;
+/// The wait before the database is asked again after an error.
+const ERROR_PAUSE: Duration = Duration::from_millis(500);
+
+/// Claims until the session stops claiming.
+pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
+    let mut claimer = Claimer { session, ends, contexts: HashMap::new(), lost_answer: false };
+    while !claimer.session.stop_claiming.is_cancelled() {
+        let wait = match claimer.round().await {
+            Ok(wait) => wait,
+            Err(error) => {
+                tracing::warn!(%error, node = %claimer.session.node, "claiming failed; trying again");
+                Some(ERROR_PAUSE)
+            }
+        };
+        if let Some(limit) = wait {
+            tokio::select! {
+                () = claimer.session.wake.notified() => {}
+                () = tokio::time::sleep(limit) => {}
+                () = claimer.session.stop_claiming.cancelled() => {}
+            }
+        }
+    }
+}
+
+struct Claimer {
+    session: Arc<Session>,
+    ends: mpsc::Sender<Ending>,
+    contexts: HashMap<Uuid, Arc<RunContext>>,
+    /// A claim may have committed without our hearing of it.
+    lost_answer: bool,
+}
+
+impl Claimer {
+    /// Claims once. `None`: look again at once; otherwise how long to wait at most.
+    async fn round(&mut self) -> Result<Option<Duration>> {
+        let session = Arc::clone(&self.session);
+        let poll = Duration::from_millis(session.parts.config.numbers.poll_interval_ms);
+        if self.lost_answer {
+            let claims = session.parts.store.claims_of(session.node).await?;
+            let unknown: Vec<Claim> = claims.into_iter().filter(|&c| !session.inflight.holds(c)).collect();
+            self.begin(&unknown).await;
+            self.lost_answer = false;
+        }
+        if let Some(hold) = session.held_for() {
+            return Ok(Some(hold));
+        }
+        let free = session.slots.free();
+        if free.is_empty() {
+            return Ok(Some(poll));
+        }
+        let claimed = match session.parts.store.claim_jobs(session.node, &free).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.lost_answer = true;
+                return Err(error);
+            }
+        };
+        self.begin(&claimed.claims).await;
+        Ok(match claimed.look_after {
+            Some(Duration::ZERO) => None,
+            Some(due) => Some(due.min(poll)),
+            None => Some(jittered(poll)),
+        })
+    }
+
+    /// Reads what was claimed and starts it. The claims are ours: this goes on until they are read, or given up with
+    /// the lease.
+    async fn begin(&mut self, claims: &[Claim]) {
+        if claims.is_empty() {
+            return;
+        }
+        let mut missing: Vec<Claim> = claims.to_vec();
+        while !missing.is_empty() && !self.session.lost.is_cancelled() {
+            match self.read(&missing).await {
+                Ok(works) => {
+                    missing.clear();
+                    works.into_iter().for_each(|(work, context)| self.start(work, context));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, node = %self.session.node, "cannot read claimed jobs; trying again");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, claims: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
+        let store = &self.session.parts.store;
+        let works = store.work(claims).await?;
+        let mut runs: Vec<Uuid> = works.iter().map(|w| w.run_id).collect();
+        runs.sort_unstable();
+        runs.dedup();
+        let unknown: Vec<Uuid> =
+            runs.iter().copied().filter(|run| !self.contexts.contains_key(run)).collect();
+        if !unknown.is_empty() {
+            if self.contexts.len() + unknown.len() > CONTEXTS_MAX {
+                self.contexts.retain(|run, _| runs.contains(run));
+            }
+            for context in store.run_contexts(&unknown).await? {
+                self.contexts.insert(context.run_id, Arc::new(context));
+            }
+        }
+        Ok(works
+            .into_iter()
+            // A claim that is no longer current was taken from us; its number says so.
+            .filter(|w| claims.contains(&w.claim))
+            .filter_map(|w| self.contexts.get(&w.run_id).map(Arc::clone).map(|context| (w, context)))
+            .collect())
+    }
+
+    fn start(&self, work: Work, context: Arc<RunContext>) {
+        let (stopper, stop) = Stop::pair();
+        if !self.session.inflight.begin(work.claim, stopper) {
+            return;
+        }
+        tracing::info!(
+            request = context.request_id, batch = %context.batch_id, run = %work.run_id, job = work.claim.job_id,
+            attempt = work.claim.number, lane = work.lane_id, node = %self.session.node, kind = %work.kind,
+            "job claimed"
+        );
+        self.session.parts.metrics.claimed(work.kind);
+        if work.cancel_requested {
+            self.session.cancels.notify_one();
+        }
+        let slot = self.session.slots.take(work.kind);
+        let running = Running { session: Arc::clone(&self.session), work: Arc::new(work), context, slot };
+        self.session.jobs.spawn(running.execute(stop, self.ends.clone()));
+    }
+}
+
+/// Polls of many nodes spread out.
+fn jittered(poll: Duration) -> Duration {
+    poll.mul_f64(0.9 + 0.2 * super::running::random_fraction())
+}

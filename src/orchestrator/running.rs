@@ -1,0 +1,150 @@
+//! One attempt, from the claim to its verdict.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
+
+use super::session::Session;
+use super::slots::Slot;
+use super::{request, verdict};
+use crate::domain::work::{AttemptEnd, RunContext, Work};
+use crate::domain::{AttemptOutcome, ErrorCode};
+use crate::executor::{Finished, Outcome, Stop, StopReason, WorkerError};
+
+/// An attempt that ended, on its way to the database.
+#[derive(Debug)]
+pub struct Ending {
+    /// What ran.
+    pub work: Arc<Work>,
+    /// What its run's jobs share.
+    pub context: Arc<RunContext>,
+    /// How it ended.
+    pub end: AttemptEnd,
+}
+
+/// An attempt that runs.
+pub struct Running {
+    /// The node.
+    pub session: Arc<Session>,
+    /// What runs.
+    pub work: Arc<Work>,
+    /// What its run's jobs share.
+    pub context: Arc<RunContext>,
+    /// Freed when the worker is done with it.
+    pub slot: Slot,
+}
+
+impl Running {
+    /// Runs the attempt and hands its end to the writer, whatever happens.
+    pub async fn execute(self, stop: Stop, ends: mpsc::Sender<Ending>) {
+        let Self { session, work, context, slot } = self;
+        let rules = session.rules(work.kind);
+        let attempt = AssertUnwindSafe(run(&session, &work, &context, stop)).catch_unwind().await;
+        if let Ok(Finished { outcome: Outcome::Unstartable { message, retry_after }, .. }) = &attempt {
+            tracing::warn!(message, ?retry_after, node = %session.node, "no worker could be started; the node claims nothing until then");
+            session.hold(*retry_after);
+        }
+        let end = match attempt {
+            Ok(finished) => verdict::judge(&work, finished, rules, &mut rng()),
+            Err(_) => verdict::panicked(&work, rules, &mut rng()),
+        };
+        log(&session, &work, &context, &end);
+        // A full channel holds the slot: a slow database lengthens the time between claims.
+        if ends.send(Ending { work, context, end }).await.is_err() {
+            tracing::error!(node = %session.node, "the writer is gone; the lease will run out");
+        }
+        drop(slot);
+    }
+}
+
+async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -> Finished {
+    fail::fail_point!("attempt");
+    let finished =
+        |outcome| Finished { claim: work.claim, outcome, stderr_tail: "".into(), worker_pid: None };
+    if let Some(reason) = stop.reason() {
+        let outcome = match reason {
+            StopReason::Cancel => Outcome::Cancelled { usage: None },
+            StopReason::Release => Outcome::Released { usage: None },
+        };
+        return finished(outcome);
+    }
+    let records = if work.kind.is_analysis() {
+        match session.parts.store.analysis_records(work.run_id).await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, run = %work.run_id, job = work.claim.job_id, "cannot read the records of a run; the job is given back");
+                let retry_after = std::time::Duration::from_secs(1);
+                return finished(Outcome::Unstartable { message: error.to_string(), retry_after });
+            }
+        }
+    } else {
+        Vec::new()
+    };
+    match request::job(work, context, &records, session.parts.config.kind(work.kind)) {
+        Ok(job) => session.parts.executor.run(job, stop).await,
+        Err(error) => {
+            tracing::error!(%error, run = %work.run_id, job = work.claim.job_id, "a job cannot be put into words");
+            finished(Outcome::Failed(WorkerError {
+                code: ErrorCode::Validation,
+                message: "the job's stored payload cannot be sent to a worker".to_owned(),
+                retryable: false,
+                retry_after: None,
+                http_status: None,
+                detail: None,
+                usage: None,
+            }))
+        }
+    }
+}
+
+/// Stops the jobs of this node that somebody cancelled, whenever there may be some.
+pub async fn watch_cancels(session: Arc<Session>) {
+    loop {
+        tokio::select! {
+            () = session.cancels.notified() => {}
+            () = session.over.cancelled() => return,
+        }
+        let ids = session.inflight.ids();
+        if ids.is_empty() {
+            continue;
+        }
+        match session.parts.store.cancel_requested(&ids).await {
+            Ok(cancelled) => session.inflight.stop(&cancelled, StopReason::Cancel),
+            // The next renewal of the lease looks again.
+            Err(error) => tracing::warn!(%error, node = %session.node, "cannot look for cancelled jobs"),
+        }
+    }
+}
+
+fn log(session: &Session, work: &Work, context: &RunContext, end: &AttemptEnd) {
+    let code = end.error.as_ref().map(|e| e.code.as_str());
+    let message = match end.outcome {
+        AttemptOutcome::Completed => "job completed",
+        AttemptOutcome::Failed => "job failed",
+        AttemptOutcome::Retried => "job will be retried",
+        AttemptOutcome::Throttled => "job was throttled",
+        AttemptOutcome::Lost => "job was lost",
+        AttemptOutcome::Released => "job was released",
+        AttemptOutcome::Cancelled => "job was cancelled",
+    };
+    tracing::info!(
+        request = context.request_id, batch = %context.batch_id, run = %work.run_id, job = work.claim.job_id,
+        attempt = work.claim.number, lane = work.lane_id, node = %session.node, kind = %work.kind,
+        outcome = %end.outcome, code, delay_ms = u64::try_from(end.delay.as_millis()).unwrap_or(u64::MAX),
+        "{message}"
+    );
+}
+
+/// Randomness for delays: seeded by the operating system, nothing depends on it being secret.
+pub(super) fn rng() -> ChaCha8Rng {
+    ChaCha8Rng::from_rng(&mut rand::rngs::ThreadRng::default())
+}
+
+/// Uniform within 0 … 1.
+pub(super) fn random_fraction() -> f64 {
+    rng().random()
+}

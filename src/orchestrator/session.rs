@@ -1,0 +1,166 @@
+//! One registration of this process as a node, from its first lease to its last.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::inflight::InFlight;
+use super::slots::Slots;
+use super::verdict::Rules;
+use super::{Parts, claiming, lease, listening, maintenance, running, writing};
+use crate::domain::{JobKind, ids};
+use crate::executor::StopReason;
+use crate::store::{NewNode, Result};
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to, and has finished or given back everything.
+    Shutdown,
+    /// Its lease is gone, and with it every claim.
+    LeaseLost,
+}
+
+/// A node's life under one id.
+#[derive(Debug)]
+pub struct Session {
+    /// The node's id, in every claim.
+    pub node: Uuid,
+    pub(super) parts: Arc<Parts>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) inflight: InFlight,
+    /// There may be something to claim.
+    pub(super) wake: Arc<Notify>,
+    /// Somebody may have cancelled a job that runs here.
+    pub(super) cancels: Notify,
+    /// No further claims.
+    pub(super) stop_claiming: CancellationToken,
+    /// The lease is gone.
+    pub(super) lost: CancellationToken,
+    /// Everything is on record; the remaining tasks end.
+    pub(super) over: CancellationToken,
+    /// The tasks of running jobs.
+    pub(super) jobs: TaskTracker,
+    /// No claims before: workers cannot be started.
+    held_until: Mutex<Option<Instant>>,
+}
+
+impl Session {
+    /// Registers a new node.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin(parts: &Arc<Parts>) -> Result<Self> {
+        let node = ids::new_id();
+        let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
+        let new = NewNode {
+            id: node,
+            name: format!("{host}:{}", std::process::id()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            executes: true,
+        };
+        parts.lease_store.register_node(&new, lease_term(parts)).await?;
+        let wake = Arc::new(Notify::new());
+        let sizes = JobKind::ALL.iter().map(|&kind| (kind, parts.config.kind(kind).concurrency)).collect();
+        tracing::info!(%node, name = new.name, "node registered");
+        Ok(Self {
+            node,
+            parts: Arc::clone(parts),
+            slots: Slots::new(sizes, Arc::clone(&wake)),
+            inflight: InFlight::new(),
+            wake,
+            cancels: Notify::new(),
+            stop_claiming: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            over: CancellationToken::new(),
+            jobs: TaskTracker::new(),
+            held_until: Mutex::new(None),
+        })
+    }
+
+    /// The limits that decide about a job of this kind.
+    pub(super) fn rules(&self, kind: JobKind) -> Rules {
+        let config = &self.parts.config;
+        Rules { kind: config.kind(kind), crash_loop_losses: config.numbers.crash_loop_losses }
+    }
+
+    /// Claims nothing for this long: a claim could not begin.
+    pub(super) fn hold(&self, time: Duration) {
+        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + time);
+    }
+
+    /// How long nothing is claimed from now, if so.
+    pub(super) fn held_for(&self) -> Option<Duration> {
+        let until = *self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    /// Claims and runs jobs until asked to stop or the lease is lost.
+    pub async fn run(self: &Arc<Self>, shutdown: &CancellationToken, now: &CancellationToken) -> Ended {
+        let (ends, received) = mpsc::channel(self.parts.config.numbers.completion_batch_max * 2);
+        let tasks = TaskTracker::new();
+        tasks.spawn(lease::keep(Arc::clone(self)));
+        tasks.spawn(listening::listen(Arc::clone(self)));
+        tasks.spawn(running::watch_cancels(Arc::clone(self)));
+        tasks.spawn(maintenance::tidy(Arc::clone(self)));
+        let writer = tasks.spawn(writing::write(Arc::clone(self), received));
+        let claimer = tasks.spawn(claiming::claim(Arc::clone(self), ends));
+
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ended::Shutdown,
+            () = self.lost.cancelled() => Ended::LeaseLost,
+        };
+        self.stop_claiming.cancel();
+        if ended == Ended::Shutdown {
+            self.drain(now).await;
+        }
+        self.inflight.stop_all(StopReason::Release);
+        // The claimer first: while it lives it may still begin what it has claimed, and it holds the writer's channel.
+        join(claimer, "claimer").await;
+        self.inflight.stop_all(StopReason::Release);
+        self.jobs.close();
+        self.jobs.wait().await;
+        join(writer, "writer").await;
+        self.over.cancel();
+        tasks.close();
+        tasks.wait().await;
+        if ended == Ended::Shutdown
+            && let Err(error) = self.parts.lease_store.remove_node(self.node).await
+        {
+            tracing::warn!(%error, node = %self.node, "cannot sign off; the lease will run out");
+        }
+        ended
+    }
+
+    /// Lets running jobs finish within the grace time.
+    async fn drain(&self, now: &CancellationToken) {
+        if let Err(error) = self.parts.lease_store.drain_node(self.node).await {
+            tracing::warn!(%error, node = %self.node, "cannot mark the node as draining; it claims nothing all the same");
+        }
+        let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);
+        tracing::info!(node = %self.node, running = self.inflight.len(), ?grace, "draining");
+        tokio::select! {
+            () = self.inflight.drained() => {}
+            () = tokio::time::sleep(grace) => {
+                tracing::info!(node = %self.node, running = self.inflight.len(), "grace time is over; jobs are given back");
+            }
+            () = now.cancelled() => {}
+            () = self.lost.cancelled() => {}
+        }
+    }
+}
+
+/// How long a lease lasts.
+pub(super) fn lease_term(parts: &Parts) -> Duration {
+    Duration::from_millis(parts.config.numbers.lease_ms)
+}
+
+async fn join(task: tokio::task::JoinHandle<()>, name: &str) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, task = name, "a task of the node panicked");
+    }
+}

@@ -1,0 +1,60 @@
+//! How many jobs of each kind this node may still begin.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::JobKind;
+
+/// The node's slots, per kind, so that busy probes never delay an analysis.
+#[derive(Debug)]
+pub struct Slots {
+    free: Mutex<BTreeMap<JobKind, u32>>,
+    freed: Arc<Notify>,
+}
+
+/// A taken slot; dropping it frees the slot.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Arc<Slots>,
+    kind: JobKind,
+}
+
+impl Slots {
+    /// As many slots as given; `freed` is notified when one becomes free.
+    #[must_use]
+    pub fn new(sizes: BTreeMap<JobKind, u32>, freed: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::new(sizes), freed })
+    }
+
+    /// The kinds with free slots, and how many.
+    #[must_use]
+    pub fn free(&self) -> Vec<(JobKind, u32)> {
+        self.lock().iter().filter(|&(_, &n)| n > 0).map(|(&kind, &n)| (kind, n)).collect()
+    }
+
+    /// Takes a slot for a job that was claimed within [`Slots::free`].
+    #[must_use]
+    pub fn take(self: &Arc<Self>, kind: JobKind) -> Slot {
+        if let Some(n) = self.lock().get_mut(&kind) {
+            debug_assert!(*n > 0, "claims stay within the free slots");
+            *n = n.saturating_sub(1);
+        }
+        Slot { slots: Arc::clone(self), kind }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobKind, u32>> {
+        // A panic elsewhere leaves the counts as they are, and they are right at any moment.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(n) = self.slots.lock().get_mut(&self.kind) {
+            *n += 1;
+        }
+        self.slots.freed.notify_one();
+    }
+}

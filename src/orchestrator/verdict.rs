@@ -1,0 +1,141 @@
+//! What becomes of an attempt: the contract's table of error codes, applied. No I/O.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+use crate::config::KindPolicy;
+use crate::domain::work::{AttemptEnd, AttemptError, Work};
+use crate::domain::{AttemptOutcome, Consequence, ErrorCode};
+use crate::executor::{Finished, Outcome, Payload, WorkerError};
+
+/// The limits that decide.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// What holds for the job's kind.
+    pub kind: KindPolicy,
+    /// Losses while alone after which the job is taken for a crash loop.
+    pub crash_loop_losses: i16,
+}
+
+/// Judges how an attempt of `work` ended.
+pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
+    let stderr = finished.stderr_tail;
+    let mut end = AttemptEnd {
+        claim: work.claim,
+        outcome: AttemptOutcome::Completed,
+        delay: Duration::ZERO,
+        error: None,
+        stderr_tail: None,
+        usage: None,
+        result: None,
+        suspect: false,
+        alone: false,
+    };
+    match finished.outcome {
+        Outcome::Completed(Payload::Transcript(transcript)) => {
+            end.result = Some(transcript.raw);
+            return end;
+        }
+        Outcome::Completed(Payload::Analysis(analysis)) => {
+            end.result = Some(analysis.raw);
+            return end;
+        }
+        Outcome::Failed(error) => failed(work, error, rules, rng, &mut end),
+        Outcome::Lost { code, message, alone, suspect } => {
+            let gives_up = alone && work.losses_alone.saturating_add(1) >= rules.crash_loop_losses;
+            end.outcome = if gives_up { AttemptOutcome::Failed } else { AttemptOutcome::Lost };
+            end.error = Some(AttemptError { code, message, retryable: !gives_up });
+            end.suspect = suspect;
+            end.alone = alone;
+        }
+        Outcome::Cancelled { usage } => {
+            end.outcome = AttemptOutcome::Cancelled;
+            end.usage = parse(usage);
+            end.error = Some(AttemptError {
+                code: ErrorCode::Cancelled,
+                message: "cancelled while it ran".to_owned(),
+                retryable: false,
+            });
+        }
+        Outcome::Released { usage } => {
+            end.outcome = AttemptOutcome::Released;
+            end.usage = parse(usage);
+        }
+        Outcome::Unstartable { message: _, retry_after } => {
+            end.outcome = AttemptOutcome::Released;
+            end.delay = retry_after;
+        }
+    }
+    end.stderr_tail = (!stderr.is_empty()).then(|| stderr.to_string());
+    end
+}
+
+fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end: &mut AttemptEnd) {
+    let failures = u32::from(work.failures.unsigned_abs()) + 1;
+    let within_limit = failures <= u32::from(rules.kind.retry_limit.unsigned_abs());
+    let backoff = rules.kind.backoff.delay(failures, rng);
+    let asked = error.retry_after.unwrap_or_default();
+    let (outcome, delay) = match error.code.consequence() {
+        Consequence::Retry if within_limit => (AttemptOutcome::Retried, backoff.max(asked)),
+        Consequence::RetryOnce if within_limit && work.failures_retried_once == 0 => {
+            (AttemptOutcome::Retried, backoff.max(asked))
+        }
+        Consequence::Throttle => {
+            // Whoever does not say how long gets the first step of the backoff.
+            let delay = if asked.is_zero() { rules.kind.backoff.delay(1, rng) } else { asked };
+            if work.throttled + delay > rules.kind.throttle_max {
+                (AttemptOutcome::Failed, Duration::ZERO)
+            } else {
+                (AttemptOutcome::Throttled, delay)
+            }
+        }
+        Consequence::Retry | Consequence::RetryOnce | Consequence::Fail | Consequence::Lost => {
+            (AttemptOutcome::Failed, Duration::ZERO)
+        }
+        Consequence::Cancel => (AttemptOutcome::Cancelled, Duration::ZERO),
+    };
+    end.outcome = outcome;
+    end.delay = delay;
+    end.usage = parse(error.usage);
+    end.error = Some(AttemptError {
+        code: error.code,
+        message: error.message,
+        retryable: !matches!(error.code.consequence(), Consequence::Fail | Consequence::Cancel),
+    });
+}
+
+fn parse(usage: Option<Box<serde_json::value::RawValue>>) -> Option<serde_json::Value> {
+    usage.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+/// An end for a result that the database refuses to store: the job's own failure, in words without database text.
+pub fn unstorable(work: &Work, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
+    let error = WorkerError {
+        code: ErrorCode::InvalidResponse,
+        message: "the result cannot be stored: it holds a NUL character or a number out of range".to_owned(),
+        retryable: true,
+        retry_after: None,
+        http_status: None,
+        detail: None,
+        usage: None,
+    };
+    let finished = Finished {
+        claim: work.claim,
+        outcome: Outcome::Failed(error),
+        stderr_tail: "".into(),
+        worker_pid: None,
+    };
+    judge(work, finished, rules, rng)
+}
+
+/// An end for an attempt whose task in this node panicked: a loss, since nobody knows what the worker did.
+pub fn panicked(work: &Work, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
+    let outcome = Outcome::Lost {
+        code: ErrorCode::WorkerCrash,
+        message: "the node's task for this attempt ended in a panic".to_owned(),
+        alone: true,
+        suspect: true,
+    };
+    judge(work, Finished { claim: work.claim, outcome, stderr_tail: "".into(), worker_pid: None }, rules, rng)
+}

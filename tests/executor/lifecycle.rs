@@ -1,0 +1,122 @@
+//! Starts that fail, shutdown, and letting go of everything at once.
+
+use std::time::Duration;
+
+use runlane::executor::{Executor, Finished, Outcome, Settings, Stop};
+use serde_json::json;
+
+use super::support::*;
+
+fn unstartable(finished: &Finished) -> (&str, Duration) {
+    match &finished.outcome {
+        Outcome::Unstartable { message, retry_after } => (message, *retry_after),
+        _ => panic!("{finished:?}"),
+    }
+}
+
+#[tokio::test]
+async fn workers_that_do_not_start_blame_no_job_and_say_why() {
+    let hour = Duration::from_secs(3_600);
+    let missing = Settings { worker_command: vec!["/no/such/python".into()], ..settings("serve") };
+    for (settings, says) in [
+        (settings("never"), "exited with 1; its stderr ends with: no module named runlane_worker"),
+        (impatient("chatter"), "Welcome"),
+        (Settings { start_timeout: SHORT, ..settings("silent") }, "did not say hello in time"),
+        (missing, "could not be started"),
+        (Settings { worker_command: Vec::new(), ..settings("serve") }, "command is empty"),
+    ] {
+        let executor = Executor::new(Settings { restart_base: hour, restart_max: hour, ..settings });
+        let jobs = (0..20).map(|n| job(n, &json!({ "act": "ok" }))).collect();
+        for finished in &run_all(&executor, jobs).await {
+            let (message, retry_after) = unstartable(finished);
+            assert!(message.contains(says), "{message}");
+            assert!(retry_after > hour / 2);
+            assert_eq!(finished.worker_pid, None);
+        }
+        // The wait holds: no start was tried again.
+        unstartable(&run(&executor, job(50, &json!({ "act": "ok" }))).await);
+        assert_eq!((executor.snapshot().starts, executor.snapshot().failed_starts), (1, 1));
+        finish(&executor, []).await;
+    }
+}
+
+#[tokio::test]
+async fn a_one_shot_process_that_cannot_be_started_blames_no_job() {
+    let executor =
+        Executor::new(Settings { worker_command: vec!["/no/such/python".into()], ..settings("serve") });
+    let finished = run(&executor, alone(1, &json!({ "act": "ok" }))).await;
+    assert!(unstartable(&finished).0.contains("could not be started"));
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_start_the_next_one_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings("once");
+    settings.worker_command.push(directory.path().join("tried").into());
+    settings.restart_base = Duration::ZERO;
+    let executor = Executor::new(settings);
+    // There is no wait between the starts, so the job stays for the second.
+    assert!(completed(&run(&executor, job(2, &json!({ "act": "ok" }))).await));
+    assert_eq!((executor.snapshot().starts, executor.snapshot().failed_starts), (2, 1));
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_that_dies_is_replaced_without_a_wait() {
+    let executor = Executor::new(settings("serve"));
+    let first = run(&executor, job(1, &json!({ "act": "ok" }))).await;
+    let pid = nix::unistd::Pid::from_raw(first.worker_pid.unwrap().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // It had served: another is started at once, whether or not the death is known yet.
+    let second = run(&executor, job(2, &json!({ "act": "ok" }))).await;
+    match second.outcome {
+        Outcome::Completed(_) => assert_ne!(second.worker_pid, first.worker_pid),
+        Outcome::Lost { .. } => {}
+        _ => panic!("{second:?}"),
+    }
+    assert_eq!(executor.snapshot().failed_starts, 0);
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn shutdown_releases_what_runs_refuses_what_comes_and_leaves_no_process() {
+    let executor = Executor::new(settings("serve"));
+    let warm = run(&executor, job(0, &json!({ "act": "ok" }))).await;
+    let fifo = Fifo::new();
+    let held = executor.run(job(1, &json!({ "act": "hold" })), Stop::never());
+    let alone = executor.run(alone(2, &json!({ "act": "tell", "fifo": fifo.path })), Stop::never());
+    let (held, alone, ()) = tokio::join!(bounded(held), bounded(alone), async {
+        told(&mut fifo.open().await).await;
+        bounded(executor.shutdown()).await;
+    });
+    assert!(matches!(held.outcome, Outcome::Released { usage: Some(_) }), "{held:?}");
+    assert!(matches!(alone.outcome, Outcome::Released { .. }), "{alone:?}");
+    let late = run(&executor, job(3, &json!({ "act": "ok" }))).await;
+    assert!(matches!(late.outcome, Outcome::Released { .. }), "{late:?}");
+    finish(&executor, [warm.worker_pid, alone.worker_pid]).await;
+}
+
+#[tokio::test]
+async fn a_node_can_let_go_of_everything_at_once_and_go_on() {
+    // Graces of a minute, and workers that ignore SIGTERM: only SIGKILL ends this in time.
+    let executor = Executor::new(settings("serve"));
+    let (fifo, other) = (Fifo::new(), Fifo::new());
+    let act = |fifo: &Fifo| json!({ "act": "tell", "fifo": fifo.path, "stubborn": true });
+    let warm = executor.run(job(1, &act(&fifo)), Stop::never());
+    let alone = executor.run(alone(2, &act(&other)), Stop::never());
+    let (warm, alone, elapsed) = tokio::join!(bounded(warm), bounded(alone), async {
+        told(&mut fifo.open().await).await;
+        told(&mut other.open().await).await;
+        let start = std::time::Instant::now();
+        bounded(executor.kill_all()).await;
+        start.elapsed()
+    });
+    assert!(elapsed < BOUND, "{elapsed:?}");
+    for finished in [&warm, &alone] {
+        assert!(matches!(finished.outcome, Outcome::Released { usage: None }), "{finished:?}");
+        assert_gone(finished.worker_pid.unwrap());
+    }
+    assert!(completed(&run(&executor, job(3, &json!({ "act": "ok" }))).await));
+    finish(&executor, []).await;
+}

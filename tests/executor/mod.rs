@@ -1,0 +1,9 @@
+//! The executor with real processes: every rule of blame, every way to die.
+
+mod crashes;
+mod deadlines;
+mod lifecycle;
+mod stops;
+mod support;
+mod throughput;
+mod warm;
