@@ -5,4 +5,5 @@ mod cli;
 mod embedded;
 mod executor;
 mod http;
+mod reads;
 mod support;
