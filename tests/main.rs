@@ -5,5 +5,7 @@ mod cli;
 mod embedded;
 mod executor;
 mod http;
+mod quickstart;
 mod reads;
 mod support;
+mod tidy;

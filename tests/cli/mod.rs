@@ -3,7 +3,7 @@
 mod demo;
 mod dev;
 mod outage;
-mod process;
+pub mod process;
 mod refusals;
 mod roles;
 mod token;

@@ -40,9 +40,10 @@ async fn a_server_says_that_it_cannot_answer_now_and_recovers_by_itself() {
 
     cluster.stop().await.unwrap();
     let answer = client.post("{ queueStatus { totalPending } }", json!({})).await;
-    assert_eq!(answer.status(), 503);
-    assert!(answer.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    let (status, headers) = (answer.status(), answer.headers().clone());
     let body: Value = answer.json().await.unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
     let extensions = &body["errors"][0]["extensions"];
     assert_eq!(extensions["code"], "UNAVAILABLE");
     assert!(extensions["retryAfterMs"].as_u64().unwrap() > 0, "{body}");
