@@ -67,9 +67,6 @@ impl Surface {
         self.data(subject, Role::User, START, json!({"input": input})).await["startRun"].clone()
     }
 
-    pub(crate) async fn drop(self) {
-        self.database.drop().await;
-    }
 }
 
 const START: &str = "mutation($input: StartRunInput!) { startRun(input: $input) {
@@ -133,7 +130,6 @@ async fn a_run_is_started_seen_and_controlled_by_its_owner() {
     }
     let refused = surface.refusal("ada", Role::User, pause, id).await;
     assert_eq!(refused, json!({"code": "RUN_STATE_ERROR", "currentStatus": "CANCELLED", "action": "pause"}));
-    surface.drop().await;
 }
 
 #[tokio::test]
@@ -183,7 +179,6 @@ async fn others_see_what_their_role_allows() {
         json!([{"type": "probe:scenario", "pending": 3}, {"type": "analyze:basic", "pending": 0},
         {"type": "analyze:deep", "pending": 0}])
     );
-    surface.drop().await;
 }
 
 #[tokio::test]
@@ -218,7 +213,6 @@ async fn mistakes_are_told_all_at_once_and_limits_hold() {
         surface.ask("ada", Role::User, &deep, json!({})).await.errors[0].message,
         "Query is nested too deep."
     );
-    surface.drop().await;
 }
 
 #[tokio::test]
@@ -252,5 +246,4 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
     }
     assert_eq!((pages, seen.len()), (3, 8));
     assert!(seen.is_sorted_by(|a, b| a > b), "{seen:?}");
-    surface.drop().await;
 }
