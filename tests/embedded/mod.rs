@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tempfile::TempDir;
 
-use crate::support::postgres::settings_in;
+use crate::support::postgres::{settings_in, throw_away_in};
 
 /// A temporary directory that the server's user can pass through when we are root.
 fn home() -> TempDir {
@@ -22,7 +22,7 @@ fn home() -> TempDir {
 }
 
 fn settings(home: &TempDir) -> Settings {
-    settings_in(home.path().join("data"))
+    throw_away_in(home.path().join("data"))
 }
 
 fn is_root() -> bool {
@@ -62,7 +62,7 @@ async fn refusal(settings: &Settings) -> EmbeddedError {
 #[tokio::test]
 async fn a_fresh_cluster_is_durable_and_without_tcp() {
     let home = home();
-    let cluster = Cluster::start(&settings(&home)).await.unwrap();
+    let cluster = Cluster::start(&settings_in(home.path().join("data"))).await.unwrap();
     let mut connection = PgConnection::connect(cluster.url()).await.unwrap();
     for (name, value) in [
         ("fsync", "on"),

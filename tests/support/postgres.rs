@@ -16,7 +16,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::Mutex;
 
-/// The URL of a new, empty database with nothing in it.
+/// The URL of a new, empty database.
 pub async fn empty_database() -> String {
     database_like("empty", async |_| {}).await
 }
@@ -140,11 +140,18 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
         .unwrap_or_else(|error| panic!("the test server refuses {sql}: {error}"));
 }
 
-/// The settings of a throw-away server: it need not survive a power cut.
+/// The settings of the shared server.
 fn settings() -> Settings {
-    let mut settings = settings_in(own_dir());
-    let options = [("fsync", "off"), ("max_connections", "500"), ("shared_buffers", "128MB")];
+    let mut settings = throw_away_in(own_dir());
+    let options = [("max_connections", "500"), ("shared_buffers", "128MB")];
     settings.options.extend(options.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    settings
+}
+
+/// [`settings_in`] for a cluster that need not survive a power cut; a killed process it does survive.
+pub fn throw_away_in(data_dir: PathBuf) -> Settings {
+    let mut settings = settings_in(data_dir);
+    settings.options.push(("fsync".into(), "off".into()));
     settings
 }
 
