@@ -6,7 +6,7 @@ use std::path::Path;
 use runlane::embedded::Cluster;
 
 use super::owner::{Owner, command, this_binary};
-use super::{home, is_root, read_row, refusal, settings, socket_dir, write_row};
+use super::{home, home_on_disk, is_root, read_row, refusal, settings, socket_dir, write_row};
 use crate::support::postgres::throw_away_in;
 
 /// Some user that is not root and owns nothing here.
@@ -112,7 +112,7 @@ async fn without_root_the_server_is_its_owners_and_root_leaves_it_so() {
     if !is_root() {
         return;
     }
-    let home = home();
+    let home = home_on_disk();
     let dir = home.path().join("theirs");
     std::fs::create_dir(&dir).unwrap();
     std::os::unix::fs::chown(&dir, Some(STRANGER), Some(STRANGER)).unwrap();
