@@ -16,7 +16,6 @@ use super::TestDatabase;
 
 /// The schema over a database of its own.
 pub(crate) struct Surface {
-    database: TestDatabase,
     schema: Schema,
 }
 
@@ -27,7 +26,7 @@ impl Surface {
         let numbers = config.numbers.clone();
         let store = Store::new(database.pool().clone());
         let service = Service::new(store, Arc::new(config), ChaCha20Rng::seed_from_u64(1));
-        Self { schema: graphql::schema(service, &numbers), database }
+        Self { schema: graphql::schema(service, &numbers) }
     }
 
     pub(crate) async fn ask(&self, subject: &str, role: Role, query: &str, variables: Value) -> Response {
@@ -66,7 +65,6 @@ impl Surface {
     pub(crate) async fn start(&self, subject: &str, input: Value) -> Value {
         self.data(subject, Role::User, START, json!({"input": input})).await["startRun"].clone()
     }
-
 }
 
 const START: &str = "mutation($input: StartRunInput!) { startRun(input: $input) {
