@@ -188,7 +188,6 @@ async fn every_list_reads_a_page_of_its_own_index() {
         assert!(!store.waiting_facts(&jobs, 100).await.unwrap().is_empty());
     })
     .await;
-    database.drop().await;
 }
 
 async fn runs_lists(pool: &PgPool, store: &Store) {

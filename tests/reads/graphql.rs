@@ -16,7 +16,6 @@ use super::TestDatabase;
 
 /// The schema over a database of its own.
 pub(crate) struct Surface {
-    database: TestDatabase,
     schema: Schema,
 }
 
@@ -27,7 +26,7 @@ impl Surface {
         let numbers = config.numbers.clone();
         let store = Store::new(database.pool().clone());
         let service = Service::new(store, Arc::new(config), ChaCha20Rng::seed_from_u64(1));
-        Self { schema: graphql::schema(service, &numbers), database }
+        Self { schema: graphql::schema(service, &numbers) }
     }
 
     pub(crate) async fn ask(&self, subject: &str, role: Role, query: &str, variables: Value) -> Response {
@@ -65,10 +64,6 @@ impl Surface {
 
     pub(crate) async fn start(&self, subject: &str, input: Value) -> Value {
         self.data(subject, Role::User, START, json!({"input": input})).await["startRun"].clone()
-    }
-
-    pub(crate) async fn drop(self) {
-        self.database.drop().await;
     }
 }
 
@@ -133,7 +128,6 @@ async fn a_run_is_started_seen_and_controlled_by_its_owner() {
     }
     let refused = surface.refusal("ada", Role::User, pause, id).await;
     assert_eq!(refused, json!({"code": "RUN_STATE_ERROR", "currentStatus": "CANCELLED", "action": "pause"}));
-    surface.drop().await;
 }
 
 #[tokio::test]
@@ -183,7 +177,6 @@ async fn others_see_what_their_role_allows() {
         json!([{"type": "probe:scenario", "pending": 3}, {"type": "analyze:basic", "pending": 0},
         {"type": "analyze:deep", "pending": 0}])
     );
-    surface.drop().await;
 }
 
 #[tokio::test]
@@ -218,7 +211,6 @@ async fn mistakes_are_told_all_at_once_and_limits_hold() {
         surface.ask("ada", Role::User, &deep, json!({})).await.errors[0].message,
         "Query is nested too deep."
     );
-    surface.drop().await;
 }
 
 #[tokio::test]
@@ -252,5 +244,4 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
     }
     assert_eq!((pages, seen.len()), (3, 8));
     assert!(seen.is_sorted_by(|a, b| a > b), "{seen:?}");
-    surface.drop().await;
 }

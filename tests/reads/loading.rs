@@ -55,5 +55,4 @@ async fn a_list_takes_as_many_statements_as_one_item() {
     let one = jobs(1).await;
     assert_eq!(one, 5, "the run, the page, scenarios, attempts, reasons");
     assert_eq!(jobs(8).await, one);
-    surface.drop().await;
 }
