@@ -72,9 +72,11 @@ pub struct App {
     orchestrator: Option<JoinHandle<()>>,
     executor: Option<Arc<Executor>>,
     registered: Arc<Notify>,
+    pools: Pools,
 }
 
 /// Pools of one process.
+#[derive(Debug, Clone)]
 struct Pools {
     api: Store,
     orchestrator: Store,
@@ -161,6 +163,7 @@ impl App {
             orchestrator: None,
             executor: None,
             registered: Arc::new(Notify::new()),
+            pools: pools.clone(),
         };
         let mut registry = Registry::default();
         let metrics = Metrics::default();
@@ -267,6 +270,10 @@ impl App {
                 Ok(Err(error)) => tracing::error!(%error, "the HTTP server failed"),
                 Err(error) => tracing::error!(%error, "the HTTP server panicked"),
             }
+        }
+        // Whoever stops the database next finds nobody connected.
+        for store in [&self.pools.api, &self.pools.orchestrator, &self.pools.lease] {
+            store.pool().close().await;
         }
     }
 }

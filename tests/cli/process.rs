@@ -221,11 +221,21 @@ impl Running {
         self.said(&self.stderr, needle).await
     }
 
+    /// Everything until now, for the message of a failed test.
+    async fn so_far(&self) -> String {
+        // What an ended process has said last may not have been read yet.
+        while self.stdout.reader.is_finished() && !self.stderr.reader.is_finished() {
+            self.stderr.more.notified().await;
+        }
+        format!("{}\n{}", self.stdout.so_far(), self.stderr.so_far())
+    }
+
     async fn said(&self, stream: &Said, needle: &str) -> String {
-        let line = tokio::time::timeout(PATIENCE, stream.line(needle)).await.ok().flatten();
-        line.unwrap_or_else(|| {
-            panic!("never said {needle:?}: {}\n{}", self.stdout.so_far(), self.stderr.so_far())
-        })
+        match tokio::time::timeout(PATIENCE, stream.line(needle)).await {
+            Ok(Some(line)) => line,
+            Ok(None) => panic!("it ended without saying {needle:?}:\n{}", self.so_far().await),
+            Err(_) => panic!("it never said {needle:?}:\n{}", self.so_far().await),
+        }
     }
 
     pub fn signal(&self, signal: Signal) {

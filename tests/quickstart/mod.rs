@@ -13,14 +13,24 @@ use async_graphql::parser::parse_query;
 use pages::{Block, blocks};
 use session::Session;
 
-const QUICKSTART: &str = include_str!("../../quickstart.md");
-const README: &str = include_str!("../../README.md");
-const CONSOLE: &str = include_str!("../../console/src/defaultQuery.ts");
+/// The text of one of the project's files.
+fn page(path: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A reader who has typed the first block of the quickstart, and so has tokens.
+async fn logged_in() -> Session {
+    let mut session = Session::start().await;
+    let login = blocks(&page("quickstart.md")).into_iter().find(|b| b.text.contains("TOKEN="));
+    session.execute(&login.expect("a token is made")).await;
+    session
+}
 
 #[tokio::test]
 async fn every_request_of_the_quickstart_answers_as_it_says() {
     let mut session = Session::start().await;
-    let steps = blocks(QUICKSTART);
+    let steps = blocks(&page("quickstart.md"));
     assert!(steps.len() > 25, "the page was read: {} blocks", steps.len());
     for block in &steps {
         session.execute(block).await;
@@ -30,11 +40,11 @@ async fn every_request_of_the_quickstart_answers_as_it_says() {
 
 #[tokio::test]
 async fn the_first_query_of_the_readme_is_answered() {
-    let mut session = Session::start().await;
-    let login = blocks(QUICKSTART).into_iter().find(|b| b.text.contains("TOKEN=")).expect("a token is made");
-    session.execute(&login).await;
-    let query =
-        blocks(README).into_iter().find(|b| b.text.starts_with("curl")).expect("there is a first query");
+    let mut session = logged_in().await;
+    let query = blocks(&page("README.md"))
+        .into_iter()
+        .find(|b| b.text.starts_with("curl"))
+        .expect("there is a first query");
     let printed = session.shell(&query.text).await;
     let answer: serde_json::Value =
         serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{e}: {printed}"));
@@ -47,7 +57,8 @@ async fn the_first_query_of_the_readme_is_answered() {
 async fn is_valid(session: &Session, document: &str) {
     // A directive that does not exist is the one mistake that is expected, so that nothing is executed.
     let poisoned = document.replacen('{', "@thisDocumentIsOnlyJudged {", 1);
-    let answer = session.send(&session.admin_token(), &poisoned, serde_json::json!({})).await;
+    let variables = serde_json::json!({ "definition": "any", "run": "any" });
+    let answer = session.send(&session.admin_token(), &poisoned, variables).await;
     let errors = answer["errors"].as_array().unwrap_or_else(|| panic!("it was executed: {answer}"));
     let others: Vec<_> =
         errors.iter().filter(|e| !e.to_string().contains("thisDocumentIsOnlyJudged")).collect();
@@ -56,15 +67,14 @@ async fn is_valid(session: &Session, document: &str) {
 
 #[tokio::test]
 async fn what_the_console_shows_at_first_is_valid() {
-    let mut session = Session::start().await;
-    let login = blocks(QUICKSTART).into_iter().find(|b| b.text.contains("TOKEN=")).expect("a token is made");
-    session.execute(&login).await;
-    let text = CONSOLE.split('`').filter(|part| part.contains("queueStatus {")).collect::<String>();
+    let session = logged_in().await;
+    let console = page("console/src/defaultQuery.ts");
+    let text = console.split('`').filter(|part| part.contains("queueStatus {")).collect::<String>();
     let answer = session.send(&session.admin_token(), &text, serde_json::json!({})).await;
     assert!(answer.get("errors").is_none(), "{answer}");
     // The examples behind comment signs, of which each begins with an operation's name.
     let examples: String =
-        CONSOLE.lines().filter_map(|l| l.strip_prefix("# ")).map(|l| format!("{l}\n")).collect();
+        console.lines().filter_map(|l| l.strip_prefix("# ")).map(|l| format!("{l}\n")).collect();
     let starts: Vec<usize> = examples.match_indices("mutation ").map(|(at, _)| at).collect();
     assert_eq!(starts.len(), 3, "{examples}");
     for (i, &start) in starts.iter().enumerate() {
@@ -87,4 +97,17 @@ fn a_page_is_read_in_order() {
     );
     assert!(steps[0].variables.is_some() && steps[0].answer.is_none());
     assert_eq!(steps[1].answer, Some(serde_json::json!(1)));
+}
+
+/// docs/operations.md has commands beside a server.
+#[tokio::test]
+async fn what_operations_says_to_type_works() {
+    let mut session = logged_in().await;
+    let steps = blocks(&page("docs/operations.md"));
+    assert!(steps.len() >= 2, "the page was read");
+    for block in &steps {
+        // A `grep` that finds nothing fails.
+        session.execute(block).await;
+    }
+    session.stop().await;
 }

@@ -101,7 +101,7 @@ async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
 
 /// Shows the run's progress until every probe is finished.
 async fn watch(client: &Client, run: &Value) -> anyhow::Result<()> {
-    let style = ProgressStyle::with_template("{elapsed_precise} [{bar:40}] {pos}/{len} probes, {msg}")?
+    let style = ProgressStyle::with_template("{elapsed_precise} [{bar:24}] {pos}/{len} probes, {msg}")?
         .progress_chars("=> ");
     let bar = ProgressBar::new(0).with_style(style);
     loop {
