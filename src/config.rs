@@ -119,8 +119,12 @@ numbers! {
     graphql_depth_max: usize = 15 in 3..=100, "RUNLANE_GRAPHQL_DEPTH_MAX";
     /// How costly a GraphQL query may be: one for each field, lists times their `first`.
     graphql_complexity_max: usize = 50_000 in 100..=10_000_000, "RUNLANE_GRAPHQL_COMPLEXITY_MAX";
+    /// How deep the fields, fragments and values of a GraphQL document may nest while it is read.
+    graphql_recursion_max: usize = 32 in 8..=256, "RUNLANE_GRAPHQL_RECURSION_MAX";
+    /// How many directives a field of a GraphQL query may have.
+    graphql_directives_max: usize = 10 in 1..=100, "RUNLANE_GRAPHQL_DIRECTIVES_MAX";
     /// The longest page of a list; a larger `first` is capped to it.
-    page_max: i64 = 100 in 1..=1_000, "RUNLANE_PAGE_MAX";
+    page_max: i64 = 100 in 1..=100, "RUNLANE_PAGE_MAX";
     /// Up to here `totalCount` counts rows that no counter covers; beyond, it is null.
     count_max: i64 = 10_000 in 100..=1_000_000, "RUNLANE_COUNT_MAX";
     /// Scenarios that a definition may have.

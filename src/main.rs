@@ -1,5 +1,5 @@
 //! The `runlane` program; everything is in the library.
 
-fn main() {
-    print!("{}", runlane::config::env_example());
+fn main() -> anyhow::Result<()> {
+    runlane::cli::main()
 }

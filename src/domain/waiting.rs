@@ -54,6 +54,8 @@ pub enum WaitingReason {
     Behind {
         /// How many.
         jobs: u64,
+        /// Whether there are more, which were not counted.
+        or_more: bool,
     },
     /// Nothing: it starts with the next free slot.
     Next,
@@ -104,8 +106,9 @@ impl fmt::Display for WaitingReason {
                 write!(f, "No node that can run {kind} for the model {} is alive.", shorten(model))
             }
             Self::NoNode { kind, model: None } => write!(f, "No node that can run {kind} is alive."),
-            Self::Behind { jobs: 1 } => f.write_str("1 job comes first."),
-            Self::Behind { jobs } => write!(f, "{jobs} jobs come first."),
+            Self::Behind { jobs, or_more: true } => write!(f, "More than {jobs} jobs come first."),
+            Self::Behind { jobs: 1, .. } => f.write_str("1 job comes first."),
+            Self::Behind { jobs, .. } => write!(f, "{jobs} jobs come first."),
             Self::Next => f.write_str("It starts with the next free slot."),
         }
     }
@@ -159,8 +162,9 @@ mod tests {
                 WaitingReason::NoNode { kind: JobKind::AnalyzeDeep, model: None },
                 "No node that can run analyze:deep is alive.",
             ),
-            (WaitingReason::Behind { jobs: 1 }, "1 job comes first."),
-            (WaitingReason::Behind { jobs: 12 }, "12 jobs come first."),
+            (WaitingReason::Behind { jobs: 1, or_more: false }, "1 job comes first."),
+            (WaitingReason::Behind { jobs: 12, or_more: false }, "12 jobs come first."),
+            (WaitingReason::Behind { jobs: 1_000, or_more: true }, "More than 1000 jobs come first."),
             (WaitingReason::Next, "It starts with the next free slot."),
         ];
         for (reason, text) in cases {

@@ -9,6 +9,7 @@ use super::job::{Outcome, StopReason, WorkerError};
 use super::payload;
 use super::protocol::Body;
 use super::settings::Settings;
+use super::worker::Ending;
 use crate::domain::{ErrorCode, JobKind};
 
 /// What the node asked of a job's worker before it heard of the job's end.
@@ -83,6 +84,44 @@ pub(super) fn ended(status: Option<ExitStatus>, unfinished_bytes: usize) -> (Err
             (ErrorCode::WorkerCrash, format!("the worker {how}{unfinished}"))
         }
     }
+}
+
+/// What the death of a warm worker means for the jobs left in it: code, message, and whether the jobs in flight may be the cause.
+pub(super) fn died(
+    cause: Option<&Ending>,
+    status: Option<ExitStatus>,
+    by_itself: bool,
+) -> (ErrorCode, String, bool) {
+    use ErrorCode::{MalformedOutput, Protocol, WorkerCrash};
+    let text = match cause {
+        Some(Ending::Malformed(problem)) => {
+            return (MalformedOutput, format!("the worker was stopped: {problem}"), true);
+        }
+        Some(Ending::StdoutClosed { .. }) if !by_itself => {
+            let message = "the worker closed its stdout, ran on, and was stopped".to_owned();
+            return (MalformedOutput, message, true);
+        }
+        Some(Ending::StdinClosed) if !by_itself => {
+            let message = "the worker closed its stdin, ran on, and was stopped".to_owned();
+            return (Protocol, message, true);
+        }
+        Some(Ending::Unresponsive { .. }) => "did not answer for an overdue job",
+        Some(Ending::CancelIgnored) => {
+            let message = "the worker did not answer the cancel of another job and was stopped".to_owned();
+            return (WorkerCrash, message, false);
+        }
+        Some(Ending::NoHello) => "did not say hello in time",
+        Some(Ending::Retired | Ending::Aborted) => "is not needed any more",
+        Some(Ending::StdoutClosed { rest }) => {
+            let (code, message) = ended(status, *rest);
+            return (code, message, true);
+        }
+        Some(Ending::StdinClosed) | None => {
+            let (code, message) = ended(status, 0);
+            return (code, message, status.is_some());
+        }
+    };
+    (WorkerCrash, format!("the worker {text} and was stopped"), true)
 }
 
 #[cfg(test)]

@@ -82,6 +82,11 @@ impl State {
         self.in_flight.values().filter(|entry| self.seen(entry)).count()
     }
 
+    /// [`Self::seen_count`] is 1, without counting further than needed.
+    fn seen_count_is_one(&self) -> bool {
+        self.in_flight.values().filter(|entry| self.seen(entry)).take(2).count() == 1
+    }
+
     fn queue(&mut self, push: impl FnOnce(&mut Vec<u8>)) {
         let before = self.outgoing.len();
         push(&mut self.outgoing);
@@ -372,7 +377,7 @@ impl Worker {
         };
         let (cause, settled) = (state.ending.clone(), state.settled);
         drop(state);
-        let (code, message, blames) = self.describe(cause.as_ref(), status, by_itself);
+        let (code, message, blames) = verdict::died(cause.as_ref(), status, by_itself);
         let on_purpose = matches!(cause, Some(Ending::Retired | Ending::Aborted | Ending::CancelIgnored));
         for (seen, entry) in left {
             let outcome = match (&cause, entry.asked.stop) {
@@ -391,52 +396,5 @@ impl Worker {
             self.reply(entry, outcome);
         }
         Death { barren: !said_hello || (settled == 0 && seen_count == 0 && !on_purpose), message }
-    }
-
-    /// Code, message, and whether the jobs in flight may be the cause.
-    fn describe(
-        &self,
-        cause: Option<&Ending>,
-        status: Option<ExitStatus>,
-        by_itself: bool,
-    ) -> (ErrorCode, String, bool) {
-        use ErrorCode::{MalformedOutput, Protocol, WorkerCrash};
-        let text = match cause {
-            Some(Ending::Malformed(problem)) => {
-                return (MalformedOutput, format!("the worker was stopped: {problem}"), true);
-            }
-            Some(Ending::StdoutClosed { .. }) if !by_itself => {
-                let message = "the worker closed its stdout, ran on, and was stopped".to_owned();
-                return (MalformedOutput, message, true);
-            }
-            Some(Ending::StdinClosed) if !by_itself => {
-                let message = "the worker closed its stdin, ran on, and was stopped".to_owned();
-                return (Protocol, message, true);
-            }
-            Some(Ending::Unresponsive { .. }) => "did not answer for an overdue job",
-            Some(Ending::CancelIgnored) => {
-                let message =
-                    "the worker did not answer the cancel of another job and was stopped".to_owned();
-                return (WorkerCrash, message, false);
-            }
-            Some(Ending::NoHello) => "did not say hello in time",
-            Some(Ending::Retired | Ending::Aborted) => "is not needed any more",
-            Some(Ending::StdoutClosed { rest }) => {
-                let (code, message) = verdict::ended(status, *rest);
-                return (code, message, true);
-            }
-            Some(Ending::StdinClosed) | None => {
-                let (code, message) = verdict::ended(status, 0);
-                return (code, message, status.is_some());
-            }
-        };
-        (WorkerCrash, format!("the worker {text} and was stopped"), true)
-    }
-}
-
-impl State {
-    /// [`Self::seen_count`] is 1, without counting further than needed.
-    fn seen_count_is_one(&self) -> bool {
-        self.in_flight.values().filter(|entry| self.seen(entry)).take(2).count() == 1
     }
 }

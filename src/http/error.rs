@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_graphql::{ErrorExtensionValues, ServerError};
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -48,8 +48,8 @@ pub(crate) fn retry_after_seconds(wait: Duration) -> HeaderValue {
 #[derive(Debug)]
 pub(crate) struct EdgeError {
     pub(crate) status: StatusCode,
-    error: ServerError,
-    headers: HeaderMap,
+    error: Box<ServerError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     media_type: MediaType,
 }
 
@@ -59,7 +59,7 @@ impl EdgeError {
         let mut extensions = ErrorExtensionValues::default();
         extensions.set("code", code);
         error.extensions = Some(extensions);
-        Self { status, error, headers: HeaderMap::new(), media_type: MediaType::Json }
+        Self { status, error: Box::new(error), headers: Vec::new(), media_type: MediaType::Json }
     }
 
     pub(crate) fn validation(status: StatusCode, message: impl Into<String>) -> Self {
@@ -101,14 +101,14 @@ impl EdgeError {
     pub(crate) fn internal(internal: &dyn Display) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
-            error: internal_error(internal),
-            headers: HeaderMap::new(),
+            error: Box::new(internal_error(internal)),
+            headers: Vec::new(),
             media_type: MediaType::Json,
         }
     }
 
-    pub(crate) fn header(mut self, name: axum::http::HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 

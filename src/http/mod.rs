@@ -1,8 +1,7 @@
 //! The HTTP edge: GraphQL over HTTP, GraphiQL, probes and metrics.
 //!
 //! Nothing here knows the schema: [`router`] takes any [`Executor`]. A request passes, from the outside in,
-//! [`observe`](observe) (request id, access log), CORS, compression, [`contain`](contain) (time limit, panics), and then
-//! its handler. Every error is GraphQL-shaped and has an `extensions.code`.
+//! `observe` (request id, access log), CORS, compression, `contain` (time limit, panics), and then its handler. Every error is GraphQL-shaped and has an `extensions.code`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ mod contain;
 mod cors;
 pub mod error;
 mod graphql;
-pub(crate) mod negotiate;
+mod negotiate;
 mod observe;
 mod params;
 mod probes;

@@ -26,7 +26,7 @@ pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
         let wait = match claimer.round().await {
             Ok(wait) => wait,
             Err(error) => {
-                tracing::warn!(%error, node = %claimer.session.node, "claiming failed; trying again");
+                tracing::warn!(%error, node_id = %claimer.session.node, "claiming failed; trying again");
                 Some(ERROR_PAUSE)
             }
         };
@@ -95,7 +95,7 @@ impl Claimer {
                     works.into_iter().for_each(|(work, context)| self.start(work, context));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, node = %self.session.node, "cannot read claimed jobs; trying again");
+                    tracing::warn!(%error, node_id = %self.session.node, "cannot read claimed jobs; trying again");
                     tokio::time::sleep(ERROR_PAUSE).await;
                 }
             }
@@ -132,8 +132,8 @@ impl Claimer {
             return;
         }
         tracing::info!(
-            request = context.request_id, batch = %context.batch_id, run = %work.run_id, job = work.claim.job_id,
-            attempt = work.claim.number, lane = work.lane_id, node = %self.session.node, kind = %work.kind,
+            request_id = context.request_id, batch_id = %context.batch_id, run_id = %work.run_id, job_id = work.claim.job_id,
+            attempt = work.claim.number, lane_id = work.lane_id, node_id = %self.session.node, kind = %work.kind,
             "job claimed"
         );
         self.session.parts.metrics.claimed(work.kind);

@@ -26,7 +26,7 @@ pub async fn keep(session: Arc<Session>) {
             }
             Err(error) => {
                 session.parts.metrics.renewal_failed();
-                tracing::warn!(%error, node = %session.node, "cannot renew the lease; trying again");
+                tracing::warn!(%error, node_id = %session.node, "cannot renew the lease; trying again");
                 continue;
             }
         }
@@ -36,9 +36,9 @@ pub async fn keep(session: Arc<Session>) {
         }
         match store.rescue_jobs(term).await {
             Ok(rescued) => rescued.into_iter().for_each(|(node, job)| {
-                tracing::warn!(%node, job, "a dead node's job goes back to the queue");
+                tracing::warn!(node_id = %node, job_id = job, "a dead node's job goes back to the queue");
             }),
-            Err(error) => tracing::warn!(%error, node = %session.node, "cannot look for dead nodes"),
+            Err(error) => tracing::warn!(%error, node_id = %session.node, "cannot look for dead nodes"),
         }
     }
 }

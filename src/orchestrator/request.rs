@@ -144,7 +144,7 @@ fn probe<'a>(work: &'a Work, context: &'a RunContext) -> Result<Probe<'a>, Reque
     let (Some(scenario), Some(model)) = (&work.scenario, &work.model) else {
         return Err(RequestError::Incomplete(work.claim.job_id));
     };
-    let of_definition = |name: &str| context.definition.get("content").and_then(|c| c.get(name));
+    let of_definition = |name: &str| context.definition.get(name);
     let of_run = |name: &str| context.params.get(name).unwrap_or(&NULL);
     Ok(Probe {
         scenario: ScenarioBody {

@@ -45,7 +45,7 @@ impl Running {
         let rules = session.rules(work.kind);
         let attempt = AssertUnwindSafe(run(&session, &work, &context, stop)).catch_unwind().await;
         if let Ok(Finished { outcome: Outcome::Unstartable { message, retry_after }, .. }) = &attempt {
-            tracing::warn!(message, ?retry_after, node = %session.node, "no worker could be started; the node claims nothing until then");
+            tracing::warn!(message, ?retry_after, node_id = %session.node, "no worker could be started; the node claims nothing until then");
             session.hold(*retry_after);
         }
         let end = match attempt {
@@ -55,7 +55,7 @@ impl Running {
         log(&session, &work, &context, &end);
         // A full channel holds the slot: a slow database lengthens the time between claims.
         if ends.send(Ending { work, context, end }).await.is_err() {
-            tracing::error!(node = %session.node, "the writer is gone; the lease will run out");
+            tracing::error!(node_id = %session.node, "the writer is gone; the lease will run out");
         }
         drop(slot);
     }
@@ -76,7 +76,7 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
         match session.parts.store.analysis_records(work.run_id).await {
             Ok(records) => records,
             Err(error) => {
-                tracing::warn!(%error, run = %work.run_id, job = work.claim.job_id, "cannot read the records of a run; the job is given back");
+                tracing::warn!(%error, run_id = %work.run_id, job_id = work.claim.job_id, "cannot read the records of a run; the job is given back");
                 let retry_after = std::time::Duration::from_secs(1);
                 return finished(Outcome::Unstartable { message: error.to_string(), retry_after });
             }
@@ -87,7 +87,7 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
     match request::job(work, context, &records, session.parts.config.kind(work.kind)) {
         Ok(job) => session.parts.executor.run(job, stop).await,
         Err(error) => {
-            tracing::error!(%error, run = %work.run_id, job = work.claim.job_id, "a job cannot be put into words");
+            tracing::error!(%error, run_id = %work.run_id, job_id = work.claim.job_id, "a job cannot be put into words");
             finished(Outcome::Failed(WorkerError {
                 code: ErrorCode::Validation,
                 message: "the job's stored payload cannot be sent to a worker".to_owned(),
@@ -115,7 +115,7 @@ pub async fn watch_cancels(session: Arc<Session>) {
         match session.parts.store.cancel_requested(&ids).await {
             Ok(cancelled) => session.inflight.stop(&cancelled, StopReason::Cancel),
             // The next renewal of the lease looks again.
-            Err(error) => tracing::warn!(%error, node = %session.node, "cannot look for cancelled jobs"),
+            Err(error) => tracing::warn!(%error, node_id = %session.node, "cannot look for cancelled jobs"),
         }
     }
 }
@@ -132,8 +132,8 @@ fn log(session: &Session, work: &Work, context: &RunContext, end: &AttemptEnd) {
         AttemptOutcome::Cancelled => "job was cancelled",
     };
     tracing::info!(
-        request = context.request_id, batch = %context.batch_id, run = %work.run_id, job = work.claim.job_id,
-        attempt = work.claim.number, lane = work.lane_id, node = %session.node, kind = %work.kind,
+        request_id = context.request_id, batch_id = %context.batch_id, run_id = %work.run_id, job_id = work.claim.job_id,
+        attempt = work.claim.number, lane_id = work.lane_id, node_id = %session.node, kind = %work.kind,
         outcome = %end.outcome, code, delay_ms = u64::try_from(end.delay.as_millis()).unwrap_or(u64::MAX),
         "{message}"
     );

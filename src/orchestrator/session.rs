@@ -66,7 +66,7 @@ impl Session {
         parts.lease_store.register_node(&new, lease_term(parts)).await?;
         let wake = Arc::new(Notify::new());
         let sizes = JobKind::ALL.iter().map(|&kind| (kind, parts.config.kind(kind).concurrency)).collect();
-        tracing::info!(%node, name = new.name, "node registered");
+        tracing::info!(node_id = %node, name = new.name, "node registered");
         Ok(Self {
             node,
             parts: Arc::clone(parts),
@@ -131,7 +131,7 @@ impl Session {
         if ended == Ended::Shutdown
             && let Err(error) = self.parts.lease_store.remove_node(self.node).await
         {
-            tracing::warn!(%error, node = %self.node, "cannot sign off; the lease will run out");
+            tracing::warn!(%error, node_id = %self.node, "cannot sign off; the lease will run out");
         }
         ended
     }
@@ -139,14 +139,14 @@ impl Session {
     /// Lets running jobs finish within the grace time.
     async fn drain(&self, now: &CancellationToken) {
         if let Err(error) = self.parts.lease_store.drain_node(self.node).await {
-            tracing::warn!(%error, node = %self.node, "cannot mark the node as draining; it claims nothing all the same");
+            tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same");
         }
         let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);
-        tracing::info!(node = %self.node, running = self.inflight.len(), ?grace, "draining");
+        tracing::info!(node_id = %self.node, running = self.inflight.len(), ?grace, "draining");
         tokio::select! {
             () = self.inflight.drained() => {}
             () = tokio::time::sleep(grace) => {
-                tracing::info!(node = %self.node, running = self.inflight.len(), "grace time is over; jobs are given back");
+                tracing::info!(node_id = %self.node, running = self.inflight.len(), "grace time is over; jobs are given back");
             }
             () = now.cancelled() => {}
             () = self.lost.cancelled() => {}

@@ -46,14 +46,14 @@ async fn record(session: &Session, batch: Vec<Ending>) {
 /// The database refuses this one result: its job fails for that, and nobody else's.
 async fn replace(session: &Session, ending: Ending, refused: &Error) {
     tracing::warn!(
-        error = %refused, run = %ending.work.run_id, job = ending.work.claim.job_id, attempt = ending.work.claim.number,
+        error = %refused, run_id = %ending.work.run_id, job_id = ending.work.claim.job_id, attempt = ending.work.claim.number,
         "the database refused a result; the attempt fails for it"
     );
     let end = verdict::unstorable(&ending.work, session.rules(ending.work.kind), &mut rng());
     let ending = Ending { end, ..ending };
     if let Err(error) = record_whole(session, std::slice::from_ref(&ending)).await {
         // Nothing in this end comes from the worker, so this is a fault of the program; the lease's end will free the job.
-        tracing::error!(%error, job = ending.work.claim.job_id, "the database refuses to end an attempt");
+        tracing::error!(%error, job_id = ending.work.claim.job_id, "the database refuses to end an attempt");
         session.inflight.end(ending.work.claim);
     }
 }
@@ -72,12 +72,12 @@ async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> 
             }
             Err(error) if error.is_transient() => {
                 if session.lost.is_cancelled() {
-                    tracing::warn!(%error, node = %session.node, ends = ends.len(), "ends of lost claims are dropped");
+                    tracing::warn!(%error, node_id = %session.node, ends = ends.len(), "ends of lost claims are dropped");
                     batch.iter().for_each(|e| session.inflight.end(e.work.claim));
                     return Ok(());
                 }
                 answer_lost = true;
-                tracing::warn!(%error, node = %session.node, ends = ends.len(), "cannot record ends; trying again");
+                tracing::warn!(%error, node_id = %session.node, ends = ends.len(), "cannot record ends; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
@@ -117,9 +117,9 @@ async fn settle(session: &Session, batch: &[Ending], ended: &[(i64, JobState)], 
     for ending in late.into_iter().filter(|e| !recorded.contains(&e.work.claim)) {
         session.parts.metrics.late();
         tracing::warn!(
-            code = "LEASE_LOST", batch = %ending.context.batch_id, run = %ending.work.run_id,
-            job = ending.work.claim.job_id, attempt = ending.work.claim.number, lane = ending.work.lane_id,
-            node = %session.node, "a result came too late and changed nothing"
+            code = "LEASE_LOST", request_id = ending.context.request_id, batch_id = %ending.context.batch_id, run_id = %ending.work.run_id,
+            job_id = ending.work.claim.job_id, attempt = ending.work.claim.number, lane_id = ending.work.lane_id,
+            node_id = %session.node, "a result came too late and changed nothing"
         );
     }
 }

@@ -1,5 +1,66 @@
 //! What may happen, and what then changes: between the transports and the store. No SQL, no GraphQL.
+//!
+//! Every function takes the person who asks. Queries answer none for what that person may not see, mutations
+//! NOT_FOUND; whoever may change nothing at all is FORBIDDEN before anything is looked up.
 
+mod access;
+mod control;
+mod definitions;
 mod error;
+mod jobs;
+mod queue;
+mod runs;
+mod start;
+mod waiting;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
 
 pub use error::{Entity, Error, Result};
+pub use start::Started;
+
+use crate::config::Config;
+use crate::domain::{Limits, sampling};
+use crate::store::{self, Store};
+
+/// Everything that people can ask for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    store: Store,
+    config: Arc<Config>,
+    limits: Limits,
+    /// Where seeds come from that a request leaves out.
+    rng: Arc<Mutex<ChaCha20Rng>>,
+}
+
+impl Service {
+    /// The services over a store. `rng` draws the seeds of samples.
+    #[must_use]
+    pub fn new(store: Store, config: Arc<Config>, rng: ChaCha20Rng) -> Self {
+        let limits = config.numbers.limits();
+        Self { store, config, limits, rng: Arc::new(Mutex::new(rng)) }
+    }
+
+    /// How large what people send may be.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn draw_seed(&self) -> u32 {
+        // A generator that another thread left in the middle is still one.
+        sampling::draw_seed(&mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a failure of the database means for the caller.
+    fn failed(&self, error: store::Error) -> Error {
+        if error.is_transient() {
+            let retry_after = Duration::from_millis(self.config.numbers.http_retry_after_ms);
+            Error::Unavailable { retry_after, internal: error.to_string() }
+        } else {
+            Error::internal(&error)
+        }
+    }
+}

@@ -4,21 +4,32 @@
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
 mod control;
+mod definitions;
 mod error;
+mod jobs;
 mod migrate;
 mod nodes;
 mod pool;
+mod progress;
 mod queue;
+mod queue_status;
+mod results;
+mod runs;
+mod scenarios;
 mod start;
 mod transaction;
+mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
+pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use migrate::migrate;
 pub use nodes::{Lease, NewNode};
 pub use pool::{PoolSettings, connect};
 pub use queue::Claimed;
+pub use scenarios::ScenarioKey;
 pub use start::{Inserted, RunInsert};
+pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
 use sqlx::PgPool;
 

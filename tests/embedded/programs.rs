@@ -3,11 +3,11 @@
 use runlane::embedded::{Cluster, Source};
 
 use super::owner::{command, launch, this_binary};
-use super::{home, read_row, refusal, settings, write_row};
+use super::{home, home_on_disk, read_row, refusal, settings, write_row};
 
 #[tokio::test]
 async fn the_package_serves_when_the_machine_has_no_programs() {
-    let home = home();
+    let home = home_on_disk();
     let mut settings = settings(&home);
     settings.source = Source::Package;
     let cluster = Cluster::start(&settings).await.unwrap();
@@ -63,7 +63,7 @@ async fn without_pip_one_line_says_what_to_install() {
         .env("PATH", "/nonexistent")
         .env("RUNLANE_POSTGRES_SOURCE", "package")
         .env("RUNLANE_PYTHON", "/nonexistent/python");
-    let (_process, answer) = launch(command).await;
+    let (_process, _said, answer) = launch(command).await;
     for part in ["no Python with pip", "/nonexistent/python", "python3", "DATABASE_URL"] {
         assert!(answer.contains(part), "{part} is missing: {answer}");
     }

@@ -1,4 +1,5 @@
 //! The HTTP edge over real TCP, with a schema made for the tests.
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
 mod audit;
 mod browser;

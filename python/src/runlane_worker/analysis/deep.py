@@ -62,7 +62,7 @@ def _dimensions(table: Table, job: Analyze, warnings: list[str]) -> list[Message
     if not levels:
         warnings.append("The scenarios have no dimensions: no effects.")
         return []
-    unscored: Bools = np.isnan(table.matrix).all(axis=1)
+    unscored = np.asarray(np.isnan(table.matrix).all(axis=1), dtype=np.bool_)
     scored = ~unscored
     if (scored & ~table.complete).any():
         warnings.append(

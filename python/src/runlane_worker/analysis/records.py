@@ -89,7 +89,7 @@ class Table:
     @cached_property
     def complete(self) -> Bools:
         """Which scenarios every model has scored."""
-        missing: Bools = np.isnan(self.matrix).any(axis=1)
+        missing = np.asarray(np.isnan(self.matrix).any(axis=1), dtype=np.bool_)
         return ~missing
 
     def coverage(self) -> Message:

@@ -36,6 +36,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
@@ -195,6 +196,7 @@ def _crash(way: str) -> NoReturn:
 
 
 def _hang() -> NoReturn:
+    print("the mock hangs, as asked", file=sys.stderr, flush=True)
     while True:
         time.sleep(3600)
 

@@ -1,0 +1,96 @@
+# `make demo` and `make test` are all that a newcomer needs; what they need themselves, they get.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+CARGO  ?= cargo
+VENV   := python/.venv
+NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+
+.PHONY: demo dev test test-rust test-python lint lint-rust lint-python lint-console generate check-generated \
+        python python-dev console build bench coverage clean tools-cargo tools-python tools-npm
+
+demo: build python ## Run an example from start to results.
+	target/debug/runlane demo
+
+dev: build python ## Serve on this machine, with a private PostgreSQL and a token.
+	target/debug/runlane dev
+
+test: lint test-rust test-python check-generated ## Everything.
+
+build: tools-cargo console
+	$(CARGO) build --locked
+
+test-rust: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
+	$(CARGO) test --locked --all-features --lib --bins
+	$(CARGO) test --locked --all-features --test integration
+	$(CARGO) test --locked --doc
+
+test-python: python-dev
+	cd python && .venv/bin/python -m pytest -q
+
+lint: lint-rust lint-python lint-console
+
+lint-rust: tools-cargo console
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+
+lint-python: python-dev
+	cd python && .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+lint-console: console/node_modules/.ok
+	cd console && npm run --silent lint
+
+generate: build ## Regenerate what is committed: the SDL, .env.example, the data of checked queries.
+	target/debug/runlane schema graphql > schema/schema.graphql
+	target/debug/runlane schema env > .env.example
+	tests/sqlx-data.sh write
+
+# The files that cargo's tests compare are theirs; the data of checked queries is compared with a migrated database.
+check-generated: build python
+	tests/sqlx-data.sh check
+
+bench: tools-cargo python ## Measure; prints one line a goal.
+	$(CARGO) bench --locked --bench queue
+
+coverage: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
+	tests/coverage.sh
+
+# --- what the targets need ----------------------------------------------------------------------------------------
+
+python: $(VENV)/.run
+python-dev: $(VENV)/.dev
+console: console/dist/index.html
+
+$(VENV)/.run: python/requirements.lock python/pyproject.toml | tools-python
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module is missing: install it (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r python/requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e python
+	touch $@
+
+$(VENV)/.dev: python/requirements-dev.lock $(VENV)/.run
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r python/requirements-dev.lock
+	touch $@
+
+%/node_modules/.ok: %/package-lock.json | tools-npm
+	cd $* && $(NPM_CI) --ignore-scripts
+	touch $@
+
+console/dist/index.html: console/node_modules/.ok $(shell find console/src console/index.html console/vite.config.ts -type f)
+	cd console && npm run --silent build
+	touch $@
+
+tools-cargo:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust, 1.95 or newer" >&2; exit 1; }
+tools-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "$(PYTHON) is missing or older than 3.10: install Python, or name one with PYTHON=…" >&2; exit 1; }
+tools-npm:
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js, 20 or newer" >&2; exit 1; }
+
+clean:
+	rm -rf target .runlane $(VENV) console/dist console/node_modules tests/*/node_modules

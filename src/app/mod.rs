@@ -1,0 +1,301 @@
+//! One process put together: pools, schema, orchestrator, HTTP.
+
+mod health;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use rand::SeedableRng;
+use rand::rngs::ThreadRng;
+use rand_chacha::ChaCha20Rng;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authority;
+use crate::config::{Config, ConfigError, Numbers, Problem};
+use crate::domain::clock::Clock;
+use crate::executor::{Executor, Settings as ExecutorSettings};
+use crate::http::{HttpOptions, ShutdownOutcome};
+use crate::orchestrator::{self, Metrics, Parts};
+use crate::service::Service;
+use crate::store::{PoolSettings, Store, connect, migrate};
+use health::AppProbes;
+
+/// How long a starting process waits for the database.
+const DATABASE_WAIT: Duration = Duration::from_secs(8);
+
+/// Why a process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration lacks something.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database did not answer in time.
+    #[error("the database cannot be reached: {0}")]
+    Database(#[source] crate::store::Error),
+    /// The schema cannot be brought to this version.
+    #[error("the database's schema cannot be migrated: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The address is taken or not allowed.
+    #[error("cannot listen on {address} (RUNLANE_LISTEN): {source}")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+/// What a process does besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Serves HTTP.
+    pub serves: bool,
+    /// Executes jobs.
+    pub executes: bool,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct App {
+    /// Where HTTP is served, if it is.
+    pub address: Option<SocketAddr>,
+    shutdown: CancellationToken,
+    now: CancellationToken,
+    stop_serving: CancellationToken,
+    http: Option<JoinHandle<std::io::Result<ShutdownOutcome>>>,
+    orchestrator: Option<JoinHandle<()>>,
+    executor: Option<Arc<Executor>>,
+    registered: Arc<Notify>,
+}
+
+/// Pools of one process.
+struct Pools {
+    api: Store,
+    orchestrator: Store,
+    lease: Store,
+}
+
+fn pool_settings(numbers: &Numbers, size: u32) -> PoolSettings {
+    PoolSettings {
+        size,
+        acquire_timeout: Duration::from_millis(numbers.pool_acquire_timeout_ms),
+        statement_timeout: Duration::from_millis(numbers.statement_timeout_ms),
+        lock_timeout: Duration::from_millis(numbers.lock_timeout_ms),
+    }
+}
+
+/// The URL of the configuration.
+///
+/// # Errors
+/// [`StartError::Config`] naming the variable when there is none.
+pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
+    config.database_url.clone().ok_or_else(|| {
+        ConfigError(vec![Problem {
+            variable: "DATABASE_URL".into(),
+            message: "is not set: give postgres://user:password@host:port/database, or use `runlane dev` for a private PostgreSQL".into(),
+        }])
+    })
+}
+
+/// Waits for the database and brings its schema to this version.
+///
+/// # Errors
+/// [`StartError`] when it does not answer in time or refuses.
+pub async fn prepare_database(config: &Config) -> Result<(), StartError> {
+    let url = database_url(config)?;
+    let pool =
+        connect(&url, "runlane migrate", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
+    let reached = tokio::time::timeout(DATABASE_WAIT, async {
+        loop {
+            match sqlx::Connection::ping(&mut *match pool.acquire().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    let error = crate::store::Error::from(error);
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
+                    tracing::info!(%error, "waiting for the database");
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                    continue;
+                }
+            })
+            .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    })
+    .await;
+    match reached {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(StartError::Database(error)),
+        Err(_) => {
+            return Err(StartError::Database(crate::store::Error::Unavailable(sqlx::Error::PoolTimedOut)));
+        }
+    }
+    migrate(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+impl App {
+    /// Starts a process. It is ready when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(config: Arc<Config>, roles: Roles, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let url = database_url(&config)?;
+        prepare_database(&config).await?;
+        let n = &config.numbers;
+        let store = |name: &str, size: u32| {
+            connect(&url, name, pool_settings(n, size)).map(Store::new).map_err(StartError::Database)
+        };
+        let pools = Pools {
+            api: store("runlane api", n.api_pool_size)?,
+            orchestrator: store("runlane orchestrator", n.orchestrator_pool_size)?,
+            lease: store("runlane lease", 2)?,
+        };
+        let mut app = Self {
+            address: None,
+            shutdown: CancellationToken::new(),
+            now: CancellationToken::new(),
+            stop_serving: CancellationToken::new(),
+            http: None,
+            orchestrator: None,
+            executor: None,
+            registered: Arc::new(Notify::new()),
+        };
+        let mut registry = Registry::default();
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+        // The listener first: a taken address must not leave a node behind.
+        let listener = if roles.serves { Some(listen(config.listen).await?) } else { None };
+        if roles.executes {
+            app.execute(&config, &pools, metrics);
+        }
+        if let Some(listener) = listener {
+            app.serve(&config, &pools, registry, listener, clock)?;
+        }
+        if roles.executes {
+            app.registered.notified().await;
+        }
+        Ok(app)
+    }
+
+    fn execute(&mut self, config: &Arc<Config>, pools: &Pools, metrics: Metrics) {
+        let executor = Arc::new(Executor::new(ExecutorSettings::from_config(config)));
+        let parts = Parts {
+            config: Arc::clone(config),
+            store: pools.orchestrator.clone(),
+            lease_store: pools.lease.clone(),
+            executor: Arc::clone(&executor),
+            metrics,
+        };
+        self.executor = Some(executor);
+        self.orchestrator = Some(tokio::spawn(orchestrator::run(
+            Arc::new(parts),
+            self.shutdown.clone(),
+            self.now.clone(),
+            Arc::clone(&self.registered),
+        )));
+    }
+
+    fn serve(
+        &mut self,
+        config: &Arc<Config>,
+        pools: &Pools,
+        registry: Registry,
+        listener: TcpListener,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(), StartError> {
+        let authority = authority(config, Arc::clone(&clock))?;
+        let service = Service::new(
+            pools.api.clone(),
+            Arc::clone(config),
+            ChaCha20Rng::from_rng(&mut ThreadRng::default()),
+        );
+        let schema = crate::graphql::schema(service, &config.numbers);
+        let probes = AppProbes {
+            api: pools.api.clone(),
+            orchestrator: pools.orchestrator.clone(),
+            api_max: config.numbers.api_pool_size,
+            orchestrator_max: config.numbers.orchestrator_pool_size,
+            shutdown: self.shutdown.clone(),
+        };
+        let options = HttpOptions::from_config(config);
+        let router = crate::http::router(schema, Arc::new(authority), probes, Arc::new(registry), options);
+        self.address = listener.local_addr().ok();
+        self.http = Some(tokio::spawn(crate::http::serve(
+            listener,
+            router,
+            self.stop_serving.clone(),
+            Duration::from_millis(config.numbers.shutdown_grace_ms),
+            Duration::from_millis(config.numbers.http_request_timeout_ms),
+        )));
+        Ok(())
+    }
+
+    /// Asks the process to stop: readiness fails, nothing more is claimed, running jobs may finish.
+    pub fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Asks the process to give running jobs back at once.
+    pub fn hurry(&self) {
+        self.now.cancel();
+    }
+
+    /// A handle that can be cloned into a signal handler: (stop, hurry).
+    #[must_use]
+    pub fn stoppers(&self) -> (CancellationToken, CancellationToken) {
+        (self.shutdown.clone(), self.now.clone())
+    }
+
+    /// Waits until the process has been asked to stop and everything has ended.
+    pub async fn stopped(mut self) {
+        self.shutdown.cancelled().await;
+        if let Some(orchestrator) = self.orchestrator.take()
+            && let Err(error) = orchestrator.await
+        {
+            tracing::error!(%error, "the orchestrator panicked");
+        }
+        if let Some(executor) = self.executor.take() {
+            executor.shutdown().await;
+        }
+        // The API answers while jobs finish: people watch them.
+        self.stop_serving.cancel();
+        if let Some(http) = self.http.take() {
+            match http.await {
+                Ok(Ok(outcome)) => tracing::info!(?outcome, "stopped"),
+                Ok(Err(error)) => tracing::error!(%error, "the HTTP server failed"),
+                Err(error) => tracing::error!(%error, "the HTTP server panicked"),
+            }
+        }
+    }
+}
+
+/// The authority of this configuration.
+///
+/// # Errors
+/// [`StartError::Config`] naming the variable when the secret is missing or too short.
+pub fn authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authority, StartError> {
+    let problem = |message: String| {
+        StartError::Config(ConfigError(vec![Problem { variable: "RUNLANE_JWT_SECRET".into(), message }]))
+    };
+    let secret = config.jwt_secret.as_ref().ok_or_else(|| {
+        problem("is not set: give at least 32 bytes, for example from `openssl rand -hex 32`".into())
+    })?;
+    Authority::new(secret, &config.jwt_issuer, &config.jwt_audience, clock)
+        .map_err(|weak| problem(weak.to_string()))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}

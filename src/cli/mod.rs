@@ -1,0 +1,91 @@
+//! The command line.
+
+mod demo;
+mod dev;
+mod local;
+mod run;
+mod schema;
+mod token;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::domain::clock::SystemClock;
+use crate::telemetry;
+
+/// Runlane: a run-control server for model evaluations.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Settings come from the environment and from .env; .env.example lists them all."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an example from start to results, on this machine alone.
+    Demo,
+    /// Serve on this machine alone, with a private PostgreSQL and a ready-made token.
+    Dev,
+    /// Serve the API, and execute jobs unless told otherwise.
+    Serve {
+        /// Whether to execute jobs as well; overrides RUNLANE_EXECUTE.
+        #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+        execute: Option<bool>,
+    },
+    /// Execute jobs only.
+    Work,
+    /// Bring the database's schema to this version.
+    Migrate,
+    /// Print a token signed with RUNLANE_JWT_SECRET.
+    Token(token::Arguments),
+    /// Print a generated file: the GraphQL schema or .env.example.
+    Schema(schema::Arguments),
+}
+
+/// Runs the program with the process's arguments.
+///
+/// # Errors
+/// What went wrong, for people.
+pub fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match dotenvy::dotenv() {
+        Ok(_) => {}
+        Err(error) if error.not_found() => {}
+        Err(error) => return Err(error).context("cannot read .env"),
+    }
+    if let Command::Schema(arguments) = cli.command {
+        schema::print(&arguments);
+        return Ok(());
+    }
+    let mut config = Config::from_env()?;
+    if matches!(cli.command, Command::Demo) && std::env::var_os("RUNLANE_LOG").is_none() {
+        // The demo's output is for people; what is wrong still shows.
+        config.log = "warn".to_owned();
+    }
+    telemetry::install(&config);
+    let clock = Arc::new(SystemClock);
+    match cli.command {
+        Command::Token(arguments) => token::print(&config, clock, &arguments),
+        Command::Serve { execute } => {
+            config.execute = execute.unwrap_or(config.execute);
+            runtime()?.block_on(run::serve(config, clock))
+        }
+        Command::Demo => runtime()?.block_on(demo::run(config, clock)),
+        Command::Dev => runtime()?.block_on(dev::serve(config, clock)),
+        Command::Work => runtime()?.block_on(run::work(config, clock)),
+        Command::Migrate => runtime()?.block_on(run::migrate(config)),
+        Command::Schema(_) => Ok(()),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}

@@ -1,0 +1,60 @@
+//! The GraphQL surface: reads arguments, asks the services, shows what they answer. Nothing is decided here.
+//!
+//! Types wrap what the domain shows and are never derived on rows. Errors become GraphQL in one place, `error`.
+//! Whatever many objects of one answer need is loaded for all of them at once, by loaders that live as long as the
+//! request. The request's data must hold the [`Requester`](crate::domain::Requester), and should hold the
+//! [`RequestId`](crate::domain::RequestId).
+
+mod arguments;
+mod connection;
+mod context;
+mod definition;
+mod enums;
+mod error;
+mod filters;
+mod inputs;
+mod job;
+mod loaders;
+mod mutation;
+mod query;
+mod queue;
+mod results;
+mod run;
+mod scalars;
+
+use async_graphql::{EmptySubscription, SchemaBuilder};
+use chrono::{DateTime, Utc};
+
+use crate::config::Numbers;
+use crate::service::Service;
+
+/// The schema with everything that it needs to answer.
+pub type Schema = async_graphql::Schema<query::Query, mutation::Mutation, EmptySubscription>;
+
+/// The schema over the services, with the limits of `numbers`.
+#[must_use]
+pub fn schema(service: Service, numbers: &Numbers) -> Schema {
+    types()
+        .limit_depth(numbers.graphql_depth_max)
+        .limit_complexity(numbers.graphql_complexity_max)
+        .limit_recursive_depth(numbers.graphql_recursion_max)
+        .limit_directives(numbers.graphql_directives_max)
+        .extension(crate::http::Completion)
+        .extension(loaders::PerRequest::new(service.clone()))
+        .data(service)
+        .finish()
+}
+
+/// The schema as text, for people and generators.
+#[must_use]
+pub fn sdl() -> String {
+    types().finish().sdl()
+}
+
+fn types() -> SchemaBuilder<query::Query, mutation::Mutation, EmptySubscription> {
+    async_graphql::Schema::build(query::Query, mutation::Mutation, EmptySubscription)
+        .override_output_type_description::<DateTime<Utc>>("A point in time, UTC, as RFC 3339 writes it.")
+}
+
+#[cfg(test)]
+mod contract_tests;

@@ -1,0 +1,72 @@
+//! What can be asked.
+
+use async_graphql::{Context, ID, Object, Result};
+
+use super::arguments::{list_cost, page_request};
+use super::connection::Connection;
+use super::context::ContextExt;
+use super::definition::Definition;
+use super::filters::RunFilter;
+use super::job::Job;
+use super::queue::QueueStatus;
+use super::run::Run;
+use crate::domain::view;
+
+/// What can be asked.
+pub struct Query;
+
+/// What can be asked.
+#[Object]
+impl Query {
+    /// The definition with this id; null when there is none.
+    async fn definition(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Definition>> {
+        Ok(ctx.service()?.definition(&id).await?.map(Definition::from))
+    }
+
+    /// All definitions, newest first.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn definitions(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "Only those whose name contains this text, in upper or lower case.")] search: Option<
+            String,
+        >,
+    ) -> Result<Connection<Definition>> {
+        let page = page_request::<view::Definition>(ctx, first, after.as_deref())?;
+        let definitions = ctx.service()?.definitions(search, &page).await?;
+        Ok(Connection::new(definitions, Definition::from))
+    }
+
+    /// The run with this id; null when there is none that you may see.
+    async fn run(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Run>> {
+        Ok(ctx.service()?.run(ctx.requester()?, &id).await?.map(Run::from))
+    }
+
+    /// The runs that you may see, newest first.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn runs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "Only runs like this.")] filter: Option<RunFilter>,
+    ) -> Result<Connection<Run>> {
+        let page = page_request::<view::Run>(ctx, first, after.as_deref())?;
+        let service = ctx.service()?;
+        let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
+        let runs = service.runs(ctx.requester()?, filter, &page).await?;
+        Ok(Connection::new(runs, Run::from))
+    }
+
+    /// The job with this id; null when there is none that you may see.
+    async fn job(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Job>> {
+        Ok(ctx.service()?.job(ctx.requester()?, &id).await?.map(Job::from))
+    }
+
+    /// The whole queue at a glance.
+    async fn queue_status(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
+        Ok(ctx.service()?.queue_status().await?.into())
+    }
+}

@@ -1,0 +1,123 @@
+//! `startRun`: one request becomes a run with all its jobs, or nothing.
+
+use super::access::{not_found, require_writer};
+use super::{Entity, Error, Result, Service};
+use crate::domain::definition::DefinitionContent;
+use crate::domain::params::RunParams;
+use crate::domain::queue::job_count;
+use crate::domain::start_run::{NewRun, StartRunInput};
+use crate::domain::view::{Definition, Run};
+use crate::domain::{ModelId, Requester, ids, sampling};
+use crate::store::{Inserted, RunInsert};
+
+/// A run that exists now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Started {
+    /// The run.
+    pub run: Run,
+    /// Whether this request made it, rather than an earlier one with the same idempotency key.
+    pub is_new: bool,
+}
+
+impl Service {
+    /// Starts a run. `request_id` is kept with it, so that log lines about its jobs can name it.
+    ///
+    /// # Errors
+    /// FORBIDDEN, VALIDATION_ERROR with every mistake, NOT_FOUND for the definition, QUEUE_ERROR for too many jobs,
+    /// CONFLICT when the idempotency key belongs to another input.
+    pub async fn start_run(
+        &self,
+        requester: &Requester,
+        request_id: &str,
+        input: StartRunInput,
+    ) -> Result<Started> {
+        require_writer(requester)?;
+        let asked = input.definition_id.clone();
+        let definition = self.definition(&asked).await?;
+        let defaults = definition.as_ref().map(default_params).transpose()?.unwrap_or_default();
+        let new_run = input.check(&defaults, &self.limits)?;
+        let definition = definition.ok_or_else(|| not_found(Entity::Definition, &asked))?;
+
+        let percentage = new_run.sample_percentage;
+        let scenarios = usize::try_from(definition.scenario_count).unwrap_or(0);
+        let sampled = sampling::sample_size(scenarios, percentage);
+        let jobs = job_count(sampled, new_run.models.len(), self.limits.run_jobs_max)?;
+        let seed = new_run.sample_seed.unwrap_or_else(|| self.draw_seed());
+        let scenario_ids =
+            if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
+        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids)?;
+
+        let (id, is_new) = match self.store.insert_run(&insert).await.map_err(|e| self.failed(e))? {
+            Inserted::Created => (insert.id, true),
+            Inserted::Exists { id, input_hash } if input_hash == insert.input_hash => (id, false),
+            Inserted::Exists { id, .. } => {
+                return Err(Error::Conflict(format!(
+                    "The idempotencyKey was used before, with another input, and started the run {id}: \
+                     give another key, or the same input."
+                )));
+            }
+        };
+        // The creator sees what it created.
+        let found = self.store.run(id).await.map_err(|e| self.failed(e))?;
+        let run = found.ok_or_else(|| not_found(Entity::Run, &id.to_string()))?;
+        if is_new {
+            tracing::info!(
+                batch_id = %run.batch_id,
+                run_id = %run.id,
+                definition_id = %run.definition_id,
+                jobs,
+                by = requester.subject,
+                "run started"
+            );
+        } else {
+            tracing::info!(batch_id = %run.batch_id, run_id = %run.id, "startRun repeated with its idempotency key");
+        }
+        Ok(Started { run, is_new })
+    }
+
+    /// The ids of the scenarios that this seed takes.
+    async fn sample(&self, definition: &Definition, percentage: u32, seed: u32) -> Result<Vec<i64>> {
+        let scenarios = self.store.scenario_keys(definition.id).await.map_err(|e| self.failed(e))?;
+        let keys: Vec<&str> = scenarios.iter().map(|s| s.key.as_str()).collect();
+        Ok(sampling::sample(&keys, percentage, seed).into_iter().map(|i| scenarios[i].id).collect())
+    }
+}
+
+/// What the definition says about params.
+fn default_params(definition: &Definition) -> Result<RunParams> {
+    let content: DefinitionContent =
+        serde_json::from_value(definition.content.clone()).map_err(|e| Error::internal(&e))?;
+    Ok(content.params.unwrap_or_default())
+}
+
+fn run_insert(
+    requester: &Requester,
+    request_id: &str,
+    definition: Definition,
+    run: NewRun,
+    seed: u32,
+    scenario_ids: Option<Vec<i64>>,
+) -> Result<RunInsert> {
+    let narrow = |error: std::num::TryFromIntError| Error::internal(&error);
+    Ok(RunInsert {
+        id: ids::new_id(),
+        batch_id: ids::new_id(),
+        request_id: request_id.to_owned(),
+        definition_id: definition.id,
+        definition_snapshot: definition.content,
+        input_hash: hex::decode(run.input_hash()).map_err(|e| Error::internal(&e))?,
+        models: run.models.iter().map(ModelId::to_string).collect(),
+        params: serde_json::to_value(run.params).map_err(|e| Error::internal(&e))?,
+        priority: run.priority.value(),
+        max_concurrency: run.max_concurrency.map(i32::try_from).transpose().map_err(narrow)?,
+        sample_percentage: i16::try_from(run.sample_percentage).map_err(narrow)?,
+        sample_seed: i32::try_from(seed).map_err(narrow)?,
+        sample_algorithm: sampling::ALGORITHM,
+        name: run.name,
+        experiment_id: run.experiment_id,
+        idempotency_key: run.idempotency_key,
+        metadata: run.metadata,
+        created_by: requester.subject.clone(),
+        scenario_ids,
+    })
+}

@@ -1,0 +1,101 @@
+//! How fast runs move, and what ended last in them, for many runs at once.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::domain::view::{Pace, TaskResult};
+
+/// The pace is that of so many probes that ended last …
+const PACE_PROBES: i64 = 200;
+/// … within this many seconds, so that a pause long ago does not slow it.
+const PACE_WINDOW_S: f64 = 600.0;
+
+impl Store {
+    /// The pace of these runs, as far as they may move: a run that is not RUNNING, or any while the queue is paused, has
+    /// none. Time counts from the first of the claims that ended, so that the first result of a run says something.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn paces(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, Pace>> {
+        let rows = sqlx::query!(
+            r#"
+            select r.id, p.finished as "finished!", p.seconds as "seconds!"
+              from run r
+             cross join lateral (
+                select count(*) as finished,
+                       extract(epoch from clock_timestamp() - min(t.claimed_at))::float8 as seconds
+                  from (
+                    select j.claimed_at
+                      from lane l
+                     cross join lateral (
+                        select j.claimed_at, j.finished_at from job j
+                         where j.lane_id = l.id and j.state in ('completed', 'failed')
+                           and j.finished_at > clock_timestamp() - $3 * interval '1 second'
+                         order by j.finished_at desc, j.id desc
+                         limit $2
+                     ) as j
+                     where l.run_id = r.id and l.kind = 'probe:scenario'
+                     order by j.finished_at desc
+                     limit $2
+                  ) as t
+             ) as p
+             where r.id = any($1) and r.status = 'RUNNING' and p.finished > 0
+               and not (select q.is_paused from queue_state q)
+            "#,
+            runs,
+            PACE_PROBES,
+            PACE_WINDOW_S
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|r| (r.id, Pace { finished: r.finished, seconds: r.seconds })).collect())
+    }
+
+    /// The probes of these runs that completed or failed last, newest first, at most `limit` of each run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn recent_tasks(&self, runs: &[Uuid], limit: i64) -> Result<HashMap<Uuid, Vec<TaskResult>>> {
+        let rows = sqlx::query!(
+            r#"
+            select r.id as "run_id!", t.id, t.scenario_id as "scenario_id!", t.model as "model!",
+                   t.state::text as "state!", t.error_message, t.finished_at, t.claims
+              from unnest($1::uuid[]) as r (id)
+             cross join lateral (
+                select l.model, j.*
+                  from lane l
+                 cross join lateral (
+                    select j.id, j.scenario_id, j.state, j.error_message, j.finished_at, j.claims
+                      from job j
+                     where j.lane_id = l.id and j.state in ('completed', 'failed')
+                     order by j.finished_at desc, j.id desc
+                     limit $2
+                 ) as j
+                 where l.run_id = r.id and l.kind = 'probe:scenario'
+                 order by j.finished_at desc, j.id desc
+                 limit $2
+             ) as t
+             order by t.finished_at desc, t.id desc
+            "#,
+            runs,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut tasks: HashMap<Uuid, Vec<TaskResult>> = HashMap::new();
+        for row in rows {
+            tasks.entry(row.run_id).or_default().push(TaskResult {
+                job_id: row.id,
+                scenario_id: row.scenario_id,
+                model: row.model,
+                state: row.state.parse()?,
+                error: row.error_message,
+                finished_at: row.finished_at,
+                claims: row.claims,
+            });
+        }
+        Ok(tasks)
+    }
+}

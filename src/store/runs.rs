@@ -1,0 +1,222 @@
+//! Runs, each read with its lanes in one statement: a revision is never newer than the status beside it.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde_json::Value;
+use sqlx::{Postgres, QueryBuilder};
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::domain::filter::RunFilter;
+use crate::domain::page::{Page, PageRequest};
+use crate::domain::view::{Counts, ModelProgress, Run};
+
+/// What follows the common table expression `page (id)`.
+const SELECT: &str = "
+select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, r.experiment_id, r.models, r.params,
+       r.status::text as status, r.priority, r.max_concurrency, r.sample_percentage, r.sample_seed,
+       r.sample_algorithm, r.metadata, r.created_by, r.created_at, r.started_at, r.completed_at,
+       greatest(r.updated_at, lanes.updated_at) as updated_at,
+       r.version + coalesce(lanes.version, 0) as revision,
+       lanes.cost_usd, lanes.model, lanes.total, lanes.pending, lanes.active, lanes.completed, lanes.failed,
+       lanes.cancelled
+  from page
+  join run r on r.id = page.id
+ cross join lateral (
+    select sum(l.version)::bigint as version, max(l.updated_at) as updated_at, sum(l.cost_usd) as cost_usd,
+           coalesce(array_agg(l.model order by l.position) filter (where l.model is not null), '{}') as model,
+           coalesce(array_agg(l.total order by l.position) filter (where l.model is not null), '{}') as total,
+           coalesce(array_agg(l.pending order by l.position) filter (where l.model is not null), '{}') as pending,
+           coalesce(array_agg(l.active order by l.position) filter (where l.model is not null), '{}') as active,
+           coalesce(array_agg(l.completed order by l.position) filter (where l.model is not null), '{}') as completed,
+           coalesce(array_agg(l.failed order by l.position) filter (where l.model is not null), '{}') as failed,
+           coalesce(array_agg(l.cancelled order by l.position) filter (where l.model is not null), '{}') as cancelled
+      from lane l
+     where l.run_id = r.id
+ ) as lanes
+ order by r.seq desc";
+
+#[derive(sqlx::FromRow)]
+struct RunRow {
+    id: Uuid,
+    seq: i64,
+    batch_id: Uuid,
+    definition_id: Uuid,
+    definition_snapshot: Value,
+    name: Option<String>,
+    experiment_id: Option<String>,
+    models: Vec<String>,
+    params: Value,
+    status: String,
+    priority: i16,
+    max_concurrency: Option<i32>,
+    sample_percentage: i16,
+    sample_seed: i32,
+    sample_algorithm: String,
+    metadata: Option<Value>,
+    created_by: String,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    completed_at: Option<DateTime<Utc>>,
+    updated_at: DateTime<Utc>,
+    revision: i64,
+    cost_usd: Option<Decimal>,
+    #[sqlx(flatten)]
+    lanes: LaneColumns,
+}
+
+/// The probe lanes of a run as parallel lists, in the order of its models.
+#[derive(sqlx::FromRow)]
+struct LaneColumns {
+    model: Vec<String>,
+    total: Vec<i32>,
+    pending: Vec<i32>,
+    active: Vec<i32>,
+    completed: Vec<i32>,
+    failed: Vec<i32>,
+    cancelled: Vec<i32>,
+}
+
+impl LaneColumns {
+    fn into_progress(self) -> Vec<ModelProgress> {
+        let counts = |i: usize| Counts {
+            total: self.total[i].into(),
+            pending: self.pending[i].into(),
+            active: self.active[i].into(),
+            completed: self.completed[i].into(),
+            failed: self.failed[i].into(),
+            cancelled: self.cancelled[i].into(),
+        };
+        let counts: Vec<Counts> = (0..self.model.len()).map(counts).collect();
+        self.model.into_iter().zip(counts).map(|(model, counts)| ModelProgress { model, counts }).collect()
+    }
+}
+
+impl TryFrom<RunRow> for Run {
+    type Error = super::Error;
+    fn try_from(row: RunRow) -> Result<Self> {
+        Ok(Self {
+            status: row.status.parse()?,
+            progress_by_model: row.lanes.into_progress(),
+            id: row.id,
+            seq: row.seq,
+            batch_id: row.batch_id,
+            definition_id: row.definition_id,
+            definition_snapshot: row.definition_snapshot,
+            name: row.name,
+            experiment_id: row.experiment_id,
+            models: row.models,
+            params: row.params,
+            priority: row.priority,
+            max_concurrency: row.max_concurrency,
+            sample_percentage: row.sample_percentage,
+            sample_seed: row.sample_seed,
+            sample_algorithm: row.sample_algorithm,
+            metadata: row.metadata,
+            created_by: row.created_by,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            completed_at: row.completed_at,
+            updated_at: row.updated_at,
+            revision: row.revision,
+            cost_usd: row.cost_usd,
+        })
+    }
+}
+
+impl Store {
+    /// The run with this id.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn run(&self, id: Uuid) -> Result<Option<Run>> {
+        let mut query = QueryBuilder::new("with page as (select ");
+        query.push_bind(id).push("::uuid as id)").push(SELECT);
+        let row: Option<RunRow> = query.build_query_as().fetch_optional(&self.pool).await?;
+        row.map(Run::try_from).transpose()
+    }
+
+    /// A page of runs, newest first; the total is counted up to `count_max`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs(
+        &self,
+        filter: &RunFilter,
+        page: &PageRequest<i64>,
+        count_max: i64,
+    ) -> Result<Page<Run>> {
+        let rows: Vec<RunRow> = page_query(filter, page).build_query_as().fetch_all(&self.pool).await?;
+        let items = rows.into_iter().map(Run::try_from).collect::<Result<_>>()?;
+        let total = if page.count { self.count_runs(filter, count_max).await? } else { None };
+        Ok(Page::new(items, page, total))
+    }
+
+    /// How many runs there are, if at most `count_max`.
+    async fn count_runs(&self, filter: &RunFilter, count_max: i64) -> Result<Option<i64>> {
+        let mut query = QueryBuilder::new("select count(*) from (select from run r where true");
+        push_conditions(&mut query, filter);
+        if let Some(statuses) = status_texts(filter) {
+            query.push(" and r.status = any(").push_bind(statuses).push("::text[]::run_status[])");
+        }
+        query.push(" limit ").push_bind(count_max + 1).push(") as counted");
+        let counted: i64 = query.build_query_scalar().fetch_one(&self.pool).await?;
+        Ok((counted <= count_max).then_some(counted))
+    }
+}
+
+/// The statement for a page of runs. Statuses are read one by one, each in the order of its index, and merged: an index
+/// scan over several would lose the order and read them whole. They stand in the statement as literals, because the
+/// planner must know which status it is: of a rare one, it would else read the whole list looking for it.
+fn page_query(filter: &RunFilter, page: &PageRequest<i64>) -> QueryBuilder<Postgres> {
+    let limit = page.limit + 1;
+    let mut query = QueryBuilder::new("with page as materialized (select id, seq from (");
+    match status_texts(filter) {
+        None => push_page(&mut query, filter, page, ""),
+        Some(statuses) if statuses.is_empty() => push_page(&mut query, filter, page, " and false"),
+        Some(statuses) => {
+            for (i, status) in statuses.into_iter().enumerate() {
+                query.push(if i == 0 { "" } else { " union all " });
+                push_page(&mut query, filter, page, &format!(" and r.status = '{status}'"));
+            }
+        }
+    }
+    query.push(") as runs order by seq desc limit ").push_bind(limit).push(")").push(SELECT);
+    query
+}
+
+/// The newest runs of a filter that also meet `condition`.
+fn push_page(
+    query: &mut QueryBuilder<Postgres>,
+    filter: &RunFilter,
+    page: &PageRequest<i64>,
+    condition: &str,
+) {
+    query.push("(select r.id, r.seq from run r where r.seq < ").push_bind(page.after.unwrap_or(i64::MAX));
+    push_conditions(query, filter);
+    query.push(condition).push(" order by r.seq desc limit ").push_bind(page.limit + 1).push(")");
+}
+
+/// The statuses of a filter, each once.
+fn status_texts(filter: &RunFilter) -> Option<Vec<&'static str>> {
+    let mut statuses: Vec<_> = filter.statuses.as_ref()?.iter().map(|s| s.as_str()).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    Some(statuses)
+}
+
+/// Everything but the statuses.
+fn push_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter) {
+    if let Some(id) = filter.definition_id {
+        query.push(" and r.definition_id = ").push_bind(id);
+    }
+    if let Some(id) = &filter.experiment_id {
+        query.push(" and r.experiment_id = ").push_bind(id.clone());
+    }
+    for subject in [&filter.created_by, &filter.visible_to].into_iter().flatten() {
+        query.push(" and r.created_by = ").push_bind(subject.clone());
+    }
+    if let Some(id) = filter.batch_id {
+        query.push(" and r.batch_id = ").push_bind(id);
+    }
+}

@@ -1,0 +1,127 @@
+//! What keeps jobs waiting.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::domain::JobKind;
+
+/// Everything that bears on why a job waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingFacts {
+    /// The job.
+    pub job_id: i64,
+    /// Its run.
+    pub run_id: Uuid,
+    /// What it does.
+    pub kind: JobKind,
+    /// Of a probe: the model.
+    pub model: Option<String>,
+    /// Its run is paused.
+    pub run_pause: Option<RunPause>,
+    /// The queue is paused.
+    pub queue_pause: Option<QueuePause>,
+    /// The earliest start, where that is in the future.
+    pub not_before: Option<DateTime<Utc>>,
+    /// What went wrong last.
+    pub error_code: Option<String>,
+    /// Counted failures.
+    pub failures: i16,
+    /// Probes of its run that run at once at most.
+    pub max_concurrency: Option<i32>,
+    /// Probes of its run that run now.
+    pub run_active: i64,
+    /// Whether a node that executes jobs is alive and not draining.
+    pub has_node: bool,
+    /// Waiting jobs that come first: those of lanes with a higher priority, and earlier ones of its own lane, of which
+    /// at most as many as were asked for are counted.
+    pub ahead: i64,
+    /// Whether more of its own lane come first than were counted.
+    pub ahead_is_capped: bool,
+}
+
+/// A pause of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunPause {
+    /// Since when.
+    pub since: DateTime<Utc>,
+}
+
+/// A pause of the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuePause {
+    /// Who paused it.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Store {
+    /// What bears on those of these jobs that wait, in no order. Of each job's lane, at most `count_max` earlier jobs
+    /// are counted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn waiting_facts(&self, jobs: &[i64], count_max: i64) -> Result<Vec<WaitingFacts>> {
+        let rows = sqlx::query!(
+            r#"
+            select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
+                   q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
+                   j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
+                   l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
+                   higher.n as "higher!", earlier.n as "earlier!"
+              from job j
+              join lane l on l.id = j.lane_id
+              join run r on r.id = l.run_id
+             cross join queue_state q
+             cross join (
+                select exists (select from node n
+                                where n.executes and not n.is_draining and n.lease_until > clock_timestamp())
+                       as is_there
+             ) as node
+             cross join lateral (
+                select coalesce(sum(s.active), 0) as n
+                  from lane s where s.run_id = l.run_id and s.kind = 'probe:scenario'
+             ) as active
+             cross join lateral (
+                select coalesce(sum(o.pending), 0) as n
+                  from lane o
+                 where o.is_live and o.kind = l.kind and o.is_open and not o.is_paused and o.priority > l.priority
+             ) as higher
+             cross join lateral (
+                select count(*) as n
+                  from (select from job e
+                         where e.lane_id = l.id and e.state = 'pending' and (e.run_at, e.id) < (j.run_at, j.id)
+                         limit $2) as e
+             ) as earlier
+             where j.id = any($1) and j.state = 'pending' and l.is_open
+            "#,
+            jobs,
+            count_max + 1
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(WaitingFacts {
+                    job_id: row.id,
+                    run_id: row.run_id,
+                    kind: row.kind.parse()?,
+                    model: row.model,
+                    run_pause: row.run_paused_at.map(|since| RunPause { since }),
+                    queue_pause: row
+                        .queue_is_paused
+                        .then_some(QueuePause { by: row.paused_by, reason: row.pause_reason }),
+                    not_before: row.is_later.then_some(row.run_at),
+                    error_code: row.error_code,
+                    failures: row.failures,
+                    max_concurrency: row.max_concurrency,
+                    run_active: row.run_active,
+                    has_node: row.has_node,
+                    ahead: row.higher + row.earlier.min(count_max),
+                    ahead_is_capped: row.earlier > count_max,
+                })
+            })
+            .collect()
+    }
+}
