@@ -1,4 +1,4 @@
-# Sourced by run.sh: finds the LLVM tools of the compiler's own major version, which alone read its profiles.
+# Sourced by coverage.sh: finds the LLVM tools of the compiler's own major version, which alone read its profiles.
 
 # Sets `llvm_profdata` and `llvm_cov`. Tries, in turn: LLVM_PROFDATA and LLVM_COV; the toolchain's component llvm-tools;
 # the system's; Debian's packages, unpacked under target/ with nothing installed and no rights needed.

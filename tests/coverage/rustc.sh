@@ -3,6 +3,6 @@
 set -euo pipefail
 case " $* " in
 *" --crate-name build_script_build "*) exec "$@" ;;
-# The relocation lets the counters live in the mapped profile: see %c in run.sh.
+# The relocation lets the counters live in the mapped profile: see %c in coverage.sh.
 *) exec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation ;;
 esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures which lines of src/ the tests run, prints a table, and fails when the core is below its bar.
 #
-#   tests/coverage/run.sh [arguments for `cargo test`, such as --features failpoints]
+#   tests/coverage.sh [more arguments for `cargo test`, such as -- store::]
 #
 # Needs what the tests need. All it makes is under target/: the LLVM tools in target/llvm-<major>, the rest in
 # target/coverage (lcov.info, and html/index.html with every line).
@@ -9,7 +9,7 @@
 # The lines are counted by the compiler's own instrumentation. Servers that a test starts count too, and those that it
 # kills: their counters live in a mapped file, not in memory that is written out at exit.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 out=$root/target/coverage
 source tests/coverage/llvm.sh
@@ -29,13 +29,13 @@ mkdir -p "$out/profiles"
 export LLVM_PROFILE_FILE=$out/profiles/%m%c.profraw
 
 # The programs themselves have no unit tests; --test builds them all the same, for the tests to start.
-kinds=(--lib --test '*')
-cargo test "${kinds[@]}" --no-run --message-format=json-render-diagnostics "$@" >"$out/build.json"
+tests=(--locked --all-features --lib --test '*')
+cargo test "${tests[@]}" --no-run --message-format=json-render-diagnostics "$@" >"$out/build.json"
 mapfile -t programs < <(python3 tests/coverage/table.py programs "$out/build.json")
 
 # The figures of a failing run still say where tests are missing: print them, and fail at the end.
-tests=0
-cargo test "${kinds[@]}" --no-fail-fast "$@" || tests=$?
+failed=0
+cargo test "${tests[@]}" --no-fail-fast "$@" || failed=$?
 
 "$llvm_profdata" merge --sparse --failure-mode=all --output="$out/profile.profdata" "$out"/profiles/*.profraw
 objects=()
@@ -47,8 +47,8 @@ for program in "${programs[@]}"; do objects+=(--object "$program"); done
 
 bar=0
 python3 tests/coverage/table.py table "$out/lcov.info" "$root/src" || bar=$?
-if ((tests != 0)); then
-    echo "coverage: the tests failed (cargo test ended with $tests)" >&2
-    exit "$tests"
+if ((failed != 0)); then
+    echo "coverage: the tests failed (cargo test ended with $failed)" >&2
+    exit "$failed"
 fi
 exit "$bar"
