@@ -1,8 +1,11 @@
 //! The integration tests: the real server, real PostgreSQL, real Python.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod cli;
 mod embedded;
 mod executor;
 mod http;
+mod quickstart;
 mod reads;
 mod support;
+mod tidy;
