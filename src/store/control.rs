@@ -214,7 +214,6 @@ async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
 
 async fn apply(c: &mut PgConnection, run: &RunHead, change: RunChange) -> Result<()> {
     match change {
-        RunChange::Pause if run.status == RunStatus::Paused => Ok(()),
         RunChange::Pause => set_paused(c, run.id, true).await,
         RunChange::Resume => {
             set_paused(c, run.id, false).await?;
