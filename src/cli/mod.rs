@@ -71,6 +71,9 @@ pub fn main() -> anyhow::Result<()> {
         config.log = "warn".to_owned();
     }
     telemetry::install(&config);
+    // Reads FAILPOINTS; what it names stays in force as long as this lives.
+    #[cfg(feature = "failpoints")]
+    let _failing = fail::FailScenario::setup();
     let clock = Arc::new(SystemClock);
     match cli.command {
         Command::Token(arguments) => token::print(&config, clock, &arguments),

@@ -24,7 +24,7 @@ pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use migrate::migrate;
-pub use nodes::{Lease, NewNode};
+pub use nodes::{Lease, NewNode, Rescued};
 pub use pool::{PoolSettings, connect};
 pub use queue::Claimed;
 pub use scenarios::ScenarioKey;
