@@ -4,4 +4,5 @@
 mod embedded;
 mod executor;
 mod http;
+mod queue;
 mod support;
