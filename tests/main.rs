@@ -6,6 +6,7 @@ mod control;
 mod embedded;
 mod executor;
 mod http;
+mod queue;
 mod quickstart;
 mod reads;
 mod support;
