@@ -96,6 +96,9 @@ fn run_command() -> anyhow::Result<ExitCode> {
         config.log = "warn".to_owned();
     }
     telemetry::install(&config);
+    // Reads FAILPOINTS; what it names stays in force as long as this lives.
+    #[cfg(feature = "failpoints")]
+    let _failing = fail::FailScenario::setup();
     let clock = Arc::new(SystemClock);
     match cli.command {
         Command::Token(arguments) => token::print(&config, clock, &arguments)?,

@@ -27,7 +27,7 @@ pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use listener::{Listener, Notice};
 pub use migrate::{MigrateError, migrate};
-pub use nodes::{Lease, NewNode};
+pub use nodes::{Lease, NewNode, Rescued};
 pub use pool::{PoolSettings, connect, reach};
 pub use queue::Claimed;
 pub use scenarios::ScenarioKey;
