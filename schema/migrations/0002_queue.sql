@@ -30,6 +30,7 @@ set jit = off
 as $$
 declare
     v_now    timestamptz;
+    v_claimed_at timestamptz;
     v_lanes  bigint[];
     v_counts int[];
     v_locked bigint[];
@@ -138,6 +139,8 @@ begin
            and s.kind = 'probe:scenario'
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
+    -- After whatever the locks were waited for.
+    v_claimed_at := clock_timestamp();
 
     return query
     with plan as materialized (
@@ -166,7 +169,7 @@ begin
          ) as j
     ), claimed as (
         update job j
-           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_now
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at
          where j.id = any (array(select p.id from picked p))
         returning j.id, j.claims, j.lane_id
     ), counted as (
@@ -186,7 +189,7 @@ begin
     ), started as (
         update run r
            set status = case r.status when 'PENDING' then 'RUNNING' else r.status end,
-               started_at = v_now, updated_at = v_now, version = r.version + 1
+               started_at = v_claimed_at, updated_at = v_claimed_at, version = r.version + 1
          where r.id = any (array(select s.id from starting s)) and r.started_at is null
            and r.status in ('PENDING', 'RUNNING')
     )
