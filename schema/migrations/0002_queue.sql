@@ -20,8 +20,9 @@ $$;
 
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
 -- job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have more
--- than they offered, null when nothing that waits has a known time.
-create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[])
+-- than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
+-- are left to wait; null serves all.
+create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
 returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
@@ -66,6 +67,7 @@ begin
           from live l
          where l.is_open and not l.is_paused and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+           and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
                      rows between unbounded preceding and current row)
     ), offering as materialized (
