@@ -216,7 +216,11 @@ impl App {
         clock: Arc<dyn Clock>,
     ) -> Result<(), StartError> {
         let authority = authority(config, Arc::clone(&clock))?;
-        let service = Service::new(pools.api.clone(), Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default()));
+        let service = Service::new(
+            pools.api.clone(),
+            Arc::clone(config),
+            ChaCha20Rng::from_rng(&mut ThreadRng::default()),
+        );
         let schema = crate::graphql::schema(service, &config.numbers);
         let probes = AppProbes {
             api: pools.api.clone(),
