@@ -7,6 +7,7 @@
 //! Every phase checks what it has measured: a number that comes with a wrong count is an error.
 
 mod control;
+mod cpu;
 mod driver;
 mod fill;
 mod floor;

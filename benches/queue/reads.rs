@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
+use crate::cpu::Meter;
 use crate::fill::{self, Fill};
-use crate::report::{Report, figure, heading, percentiles, quantile};
+use crate::report::{Report, figure, heading, ms, percentiles, quantile};
 use crate::scale::Scale;
 use crate::stage::{Client, Stage, serve, stop};
 
@@ -49,9 +50,11 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     ] {
         let variables = Arc::new(variables);
         for at_once in [1, 8] {
+            let meter = Meter::ours()?;
             let times = latencies(&client, query, &variables, scale.requests, at_once).await?;
+            let used = meter.used()? / u32::try_from(times.len())?;
             let what = format!("{what}, {at_once} at a time");
-            figure(&what, &percentiles(&times));
+            figure(&what, &format!("{}; processor {} each", percentiles(&times), ms(used)));
             if has_goal {
                 report.goal_below(
                     &format!("p99 of {what}"),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cpu;
+
 /// What was promised and what was measured.
 #[derive(Default)]
 pub struct Report {
@@ -28,6 +30,7 @@ impl Report {
 /// Prints the heading of a phase.
 pub fn heading(text: &str) {
     println!("\n== {text}");
+    figure("processor pressure before (others' work lengthens every time)", &cpu::pressure());
 }
 
 /// Prints one figure.

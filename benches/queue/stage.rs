@@ -82,8 +82,6 @@ impl Stage {
         heading("facts");
         let cores = std::thread::available_parallelism()?;
         figure("cores", &cores.to_string());
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        figure("load average before (others' work lengthens every figure)", load.trim());
         for setting in
             ["server_version", "shared_buffers", "max_wal_size", "fsync", "synchronous_commit", "jit"]
         {

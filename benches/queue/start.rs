@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::cpu::Meter;
 use crate::floor;
 use crate::report::{Report, figure, heading, median, ms, rate};
 use crate::scale::Scale;
@@ -23,13 +24,16 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         figure(&format!("createDefinition with {n} scenarios"), &ms(begun.elapsed()));
     }
     let mut starts = [const { Vec::<Duration>::new() }; 3];
+    let mut used = [const { Vec::<Duration>::new() }; 3];
     let mut plain = [const { Vec::<Duration>::new() }; 3];
     // More rounds than elsewhere: a checkpoint in one of them weighs heavily.
     for _ in 0..scale.rounds + 2 {
         for (i, n) in scale.started.into_iter().enumerate() {
             plain[i].push(floor::insert_plain(&database, n).await?);
+            let meter = Meter::ours()?;
             let (time, run) = client.start_run(&definitions[i], &["mock/echo"]).await?;
             starts[i].push(time);
+            used[i].push(meter.used()?);
             check(&database, &run, n).await?;
         }
     }
@@ -37,9 +41,10 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         let (start, plain) = (median(&starts[i]), median(&plain[i]));
         let ratio = start.as_secs_f64() / plain.as_secs_f64();
         let value = format!(
-            "{} ({:.0} jobs/s); plain insert {} ({:.0} rows/s); {ratio:.1} times it",
+            "{} ({:.0} jobs/s; processor {}); plain insert {} ({:.0} rows/s); {ratio:.1} times it",
             ms(start),
             rate(n as f64, start),
+            ms(median(&used[i])),
             ms(plain),
             rate(n as f64, plain)
         );

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
+use crate::cpu::Meter;
 use crate::driver::{Driver, Tally};
 use crate::fill::{self, Fill};
 use crate::floor;
-use crate::report::{Report, figure, heading, median, rate};
+use crate::report::{Report, figure, heading, median, ms, rate};
 use crate::scale::Scale;
 use crate::stage::{Database, Stage, serve, stop};
 
@@ -31,43 +32,56 @@ const WAYS: [Way; 5] = [
 pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("{} no-op jobs claimed and completed, without Python", scale.driven));
     let mut floors: [Vec<f64>; 2] = Default::default();
+    let mut floor_costs: [Vec<Duration>; 2] = Default::default();
     let mut rates: [Vec<f64>; WAYS.len()] = Default::default();
+    let mut costs: [Vec<Duration>; WAYS.len()] = Default::default();
     let mut tallies = [Tally::default(); WAYS.len()];
     for _ in 0..scale.rounds {
         for clients in [1, 2] {
             let database = stage.database().await?;
             floor::create_queue(&database, scale.driven).await?;
+            let meter = Meter::ours()?;
             let time = floor::drain(&database, scale.driven, clients, 500).await?;
+            floor_costs[clients - 1].push(meter.used()?);
             floors[clients - 1].push(rate(f64::from(scale.driven), time));
             stage.drop(database).await?;
         }
         for (i, way) in WAYS.iter().enumerate() {
-            let (time, tally) = drive(stage, scale, way).await?;
+            let (time, used, tally) = drive(stage, scale, way).await?;
+            costs[i].push(used);
             rates[i].push(rate(tally.jobs as f64, time));
             tallies[i] = tally;
         }
     }
     for clients in [1, 2] {
-        let value = format!("{:.0} jobs/s", median(&floors[clients - 1]));
+        let (rate, used) = (median(&floors[clients - 1]), median(&floor_costs[clients - 1]));
+        let value = format!("{rate:.0} jobs/s; processor {:.1} µs a job", each(used, scale.driven));
         figure(&format!("floor: plain table, {clients} client(s), batches of 500"), &value);
     }
-    for ((way, rates), tally) in WAYS.iter().zip(&rates).zip(&tallies) {
-        let floor = median(&floors[way.nodes - 1]);
-        let each = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(tally.claims);
+    for (i, way) in WAYS.iter().enumerate() {
+        let (rate, used, tally) = (median(&rates[i]), median(&costs[i]), &tallies[i]);
+        let batch = |time: Duration| ms(time / tally.claims);
         let value = format!(
-            "{:.0} jobs/s, {:.2} of the floor; a batch: claim {:.1} ms, payloads {:.1} ms, ends {:.1} ms",
-            median(rates),
-            median(rates) / floor,
-            each(tally.claiming),
-            each(tally.reading),
-            each(tally.ending)
+            "{rate:.0} jobs/s, {:.2} of the floor; processor {:.1} µs a job, {:.1} times the floor's; \
+             a batch: claim {}, payloads {}, ends {}",
+            rate / median(&floors[way.nodes - 1]),
+            each(used, scale.driven),
+            used.as_secs_f64() / median(&floor_costs[way.nodes - 1]).as_secs_f64(),
+            batch(tally.claiming),
+            batch(tally.reading),
+            batch(tally.ending)
         );
         figure(way.what, &value);
     }
     Ok(())
 }
 
-async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Duration, Tally)> {
+/// Microseconds a job.
+fn each(time: Duration, jobs: i32) -> f64 {
+    time.as_secs_f64() * 1e6 / f64::from(jobs)
+}
+
+async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Duration, Duration, Tally)> {
     let database = stage.database().await?;
     let (app, client) = serve(&database, false, &[]).await?;
     fill::scenarios(&client).await?;
@@ -78,6 +92,7 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
     for _ in 0..way.nodes {
         drivers.push(Driver::register(&database, way.batch).await?);
     }
+    let meter = Meter::ours()?;
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for driver in drivers {
@@ -92,10 +107,10 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
         all.reading += tally.reading;
         all.ending += tally.ending;
     }
-    let time = begun.elapsed();
+    let (time, used) = (begun.elapsed(), meter.used()?);
     check(&database, i64::from(fill.total())).await?;
     stage.drop(database).await?;
-    Ok((time, all))
+    Ok((time, used, all))
 }
 
 /// Every job completed once, with its attempt and its transcript; every counter and every run says so.
