@@ -72,7 +72,7 @@ $(VENV)/.run: python/requirements.lock python/pyproject.toml | tools-python
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "Python's venv module is missing: install it (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r python/requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e python
 	touch $@
 
 $(VENV)/.dev: python/requirements-dev.lock $(VENV)/.run

@@ -1,7 +1,12 @@
 //! The integration tests: the real server, real PostgreSQL, real Python.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod cli;
+mod control;
 mod embedded;
 mod executor;
 mod http;
+mod quickstart;
+mod reads;
 mod support;
+mod tidy;

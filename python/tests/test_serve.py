@@ -181,12 +181,15 @@ def test_what_libraries_print_goes_to_stderr() -> None:
 
 FAULTY = """
 from runlane_worker import __main__
-from runlane_worker.providers import Completion, mock
+from runlane_worker.errors import JobError
+from runlane_worker.providers import mock
 class Faulty(mock.Mock):
     async def complete(self, request):
         answer = await super().complete(request)
         if "raise" in request.model_id:
             raise KeyError("sk-secret")
+        if "second" in request.model_id and request.context.turn == 2:
+            raise JobError("rate_limit", "slow down", retry_after_ms=10)
         if "empty" in request.model_id and request.context.turn == 2:
             return answer._replace(text="", finish_reason="length")
         if "nan" in request.model_id:
@@ -206,6 +209,11 @@ def test_what_a_provider_does_wrong_is_an_error_of_its_job_only() -> None:
         assert "secret" not in error["message"]
         worker.send(probe(model="mock/echo?nan"))
         assert error_of(worker.next())["code"] == "unknown"
+        worker.send(probe(model="mock/echo?second", scenario={"followups": ["b"]}))
+        assert worker.next()["type"] == "progress"
+        event = worker.next()
+        assert error_of(event)["retryAfterMs"] == 10
+        assert event["usage"]["output"] == 2
         worker.send(probe(model="mock/echo?empty", scenario={"followups": ["b"]}))
         assert worker.next()["type"] == "progress"
         event = worker.next()

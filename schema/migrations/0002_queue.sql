@@ -217,6 +217,8 @@ begin
            set status = 'COMPLETED', completed_at = v_now, paused_at = null, updated_at = v_now,
                version = r.version + 1
          where r.id = v_run and r.status in ('PENDING', 'RUNNING', 'PAUSED');
+        -- An analysis that waits for the end of a pause would wait for ever: the pause has ended with the run.
+        update lane l set is_paused = false where l.run_id = v_run and l.is_paused and l.is_live;
         perform start_analysis(v_run, 'analyze:basic');
     end loop;
 end
@@ -367,11 +369,18 @@ begin
     if v_drained <> '{}' then
         perform finish_runs(v_drained);
     end if;
-    -- A basic analysis that began before its run ended has not seen everything: compute it anew.
+    -- A basic analysis that began before the last probe ended has not seen everything: compute it anew. A cancelled run
+    -- ends before its last probe does.
     v_again := array(select l.run_id from lane l join run r on r.id = l.run_id
                                                 join job j on j.lane_id = l.id
                       where l.id = any (v_lanes) and l.kind = 'analyze:basic' and not l.is_live
-                        and j.state = 'completed' and j.claimed_at < r.completed_at);
+                        and j.state = 'completed'
+                        and j.claimed_at < greatest(r.completed_at, (
+                            select max(p.updated_at) from lane p
+                             where p.run_id = r.id and p.kind = 'probe:scenario'))
+                        and r.completed_at is not null
+                        and not exists (select from lane p
+                                         where p.run_id = r.id and p.kind = 'probe:scenario' and p.is_live));
     perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
 end
 $$;

@@ -41,7 +41,7 @@ pub struct Settings {
     pub python: PathBuf,
     /// Where root puts the cluster when the server's user cannot reach the data directory; the first usable is taken.
     pub fallback_dirs: Vec<PathBuf>,
-    /// Server settings as (name, value); later ones win.
+    /// Server settings as (name, value); later ones win. `fsync` `off` makes a throw-away cluster.
     pub options: Vec<(String, String)>,
     /// How long a start may take, crash recovery and the end of an earlier server included, installing excluded.
     pub start_timeout: Duration,
@@ -104,7 +104,7 @@ impl Cluster {
         let deadline = Instant::now() + settings.start_timeout;
         orphan::end(&place, deadline, settings.start_timeout).await?;
         if place.version()?.is_none() {
-            server::initialise(&place, &programs, deadline, settings.start_timeout).await?;
+            server::initialise(&place, &programs, settings, deadline).await?;
         }
         let server = Server::start(&place, &programs, settings, deadline).await?;
         let url = place.url(server::DATABASE);

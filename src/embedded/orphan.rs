@@ -47,7 +47,7 @@ pub(super) async fn end(place: &Place, deadline: Instant, limit: Duration) -> Re
     // The recorded number may belong to another program by now (in a container it often does), which the server would
     // take for its predecessor, refusing to start. Where that cannot be seen, the server's own check decides.
     match read(&file)? {
-        Some(record) if is_another_program(record.pid, &place.data) => {
+        Some(record) if is_no_server(record.pid, &place.data) => {
             std::fs::remove_file(&file).during("remove", &file)
         }
         _ => Ok(()),
@@ -112,11 +112,13 @@ fn is_postgres(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("postgres"))
 }
 
-/// Whether `pid` is surely a program that has nothing to do with the cluster.
+/// Whether `pid` surely does not serve the cluster: it is another program, or has ended and was not yet reaped.
 #[cfg(target_os = "linux")]
-fn is_another_program(pid: i32, data: &Path) -> bool {
-    let Ok(name) = std::fs::read_to_string(format!("/proc/{pid}/comm")) else { return false };
-    !name.starts_with("postgres")
+fn is_no_server(pid: i32, data: &Path) -> bool {
+    // `15 (postgres) Z 1 …`; unreadable when there is no such process, which the server sees for itself.
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+        || !is_postgres(pid)
         || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir != data)
 }
 
@@ -138,7 +140,7 @@ fn processes(place: &Place, recorded: i32) -> Result<Vec<Process>, EmbeddedError
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_another_program(_pid: i32, _data: &Path) -> bool {
+fn is_no_server(_pid: i32, _data: &Path) -> bool {
     false
 }
 

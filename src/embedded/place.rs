@@ -68,19 +68,16 @@ impl Place {
         }
     }
 
-    /// Makes the socket's directory, or takes over the one that a killed owner left.
+    /// Makes the socket's directory anew. What a killed server left in it would stop its successor, so the caller
+    /// has made sure that none is left.
     pub(super) fn make_socket_dir(&self) -> Result<(), EmbeddedError> {
         let dir = &self.socket_dir;
-        match DirBuilder::new().mode(0o700).create(dir) {
-            Ok(()) => {
-                std::fs::set_permissions(dir, Permissions::from_mode(0o700)).during("protect", dir)?;
-                self.account.own(dir)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                require_private(dir, self.account.uid, &self.account.name, 0o077)
-            }
-            Err(error) => Err(error).during("make", dir),
+        if dir.symlink_metadata().is_ok() {
+            require_private(dir, self.account.uid, &self.account.name, 0o077)?;
+            std::fs::remove_dir_all(dir).during("remove", dir)?;
         }
+        DirBuilder::new().mode(0o700).create(dir).during("make", dir)?;
+        self.account.own(dir)
     }
 
     /// The URL of a database of this cluster.

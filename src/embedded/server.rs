@@ -41,8 +41,8 @@ const OPTIONS: [(&str, &str); 6] = [
 pub(super) async fn initialise(
     place: &Place,
     programs: &Programs,
+    settings: &Settings,
     deadline: Instant,
-    limit: Duration,
 ) -> Result<(), EmbeddedError> {
     let new = place.base.join("postgres.new");
     remove_dir(&new)?;
@@ -54,6 +54,7 @@ pub(super) async fn initialise(
         .args(["--encoding=UTF8", "--no-locale", "--data-checksums", "--no-instructions"])
         .args(["--auth-local=trust", "--auth-host=reject"])
         .arg(format!("--username={ROLE}"))
+        .args(unsynced(settings).then_some("--no-sync"))
         .arg("--pgdata")
         .arg(&new)
         .stdout(Stdio::null())
@@ -61,7 +62,7 @@ pub(super) async fn initialise(
     let child = crate::process::spawn(command, Signal::SIGKILL).await.during("run", &program)?;
     let output = timeout_at(deadline, child.wait_with_output())
         .await
-        .map_err(|_| start_timeout("making the embedded PostgreSQL's cluster", limit))?
+        .map_err(|_| start_timeout("making the embedded PostgreSQL's cluster", settings.start_timeout))?
         .during("wait for", &program)?;
     if !output.status.success() {
         return Err(EmbeddedError::Failed {
@@ -73,6 +74,11 @@ pub(super) async fn initialise(
     std::fs::rename(&new, &place.data).during("name", &place.data)?;
     // The new name must survive a power cut like the files themselves, which initdb has synced.
     File::open(&place.base).and_then(|dir| dir.sync_all()).during("sync", &place.base)
+}
+
+/// Whether the caller gives durability up: a throw-away cluster need not be synced when it is made either.
+fn unsynced(settings: &Settings) -> bool {
+    settings.options.iter().rfind(|(name, _)| name == "fsync").is_some_and(|(_, value)| value == "off")
 }
 
 /// A server that this process started.

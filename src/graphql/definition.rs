@@ -23,6 +23,7 @@ impl From<view::Definition> for Definition {
     }
 }
 
+/// What is asked: preamble, template, dimensions, scoring. It owns scenarios, and never changes.
 #[Object]
 impl Definition {
     /// Of this version.
@@ -98,6 +99,7 @@ impl From<view::Scenario> for Scenario {
     }
 }
 
+/// One concrete prompt of a definition.
 #[Object]
 impl Scenario {
     /// Of the scenario in this version of its definition.

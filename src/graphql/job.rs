@@ -21,6 +21,7 @@ impl From<view::Job> for Job {
     }
 }
 
+/// One unit of work of a run: one scenario put to one model, or an analysis.
 #[Object]
 impl Job {
     /// Of this job.

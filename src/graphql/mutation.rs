@@ -16,6 +16,7 @@ const BATCH_ID_HEADER: &str = "x-batch-id";
 /// What can be changed.
 pub struct Mutation;
 
+/// What can be changed.
 #[Object]
 impl Mutation {
     /// Creates a definition with its scenarios; an existing name makes the next version.

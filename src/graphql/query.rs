@@ -15,6 +15,7 @@ use crate::domain::view;
 /// What can be asked.
 pub struct Query;
 
+/// What can be asked.
 #[Object]
 impl Query {
     /// The definition with this id; null when there is none.

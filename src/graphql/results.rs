@@ -22,6 +22,7 @@ impl From<view::Transcript> for Transcript {
     }
 }
 
+/// What a completed probe returned.
 #[Object]
 impl Transcript {
     /// The same as that of its job.

@@ -29,6 +29,7 @@ impl From<view::Run> for Run {
     }
 }
 
+/// One evaluation: a sample of a definition's scenarios, each put to each of the models.
 #[Object]
 impl Run {
     /// Of this run.

@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Money(pub(super) Decimal);
 
+/// A decimal number as a string, never a float: US dollars.
 #[Scalar]
 impl ScalarType for Money {
     fn parse(value: Value) -> InputValueResult<Self> {

@@ -174,11 +174,7 @@ impl Store {
 
 /// The statement for a page of a run's jobs: the newest of each lane and stored state that the filter admits, from the
 /// index on (lane, state, id), merged. Lanes' counters tell which states need no look.
-pub(super) fn page_query(
-    run_id: Uuid,
-    filter: &JobFilter,
-    page: &PageRequest<i64>,
-) -> QueryBuilder<Postgres> {
+fn page_query(run_id: Uuid, filter: &JobFilter, page: &PageRequest<i64>) -> QueryBuilder<Postgres> {
     let limit = page.limit + 1;
     let mut query = QueryBuilder::new(
         "with page as materialized (

@@ -166,28 +166,35 @@ impl Store {
 }
 
 /// The statement for a page of runs. Statuses are read one by one, each in the order of its index, and merged: an index
-/// scan over several would lose the order and read them whole.
-pub(super) fn page_query(filter: &RunFilter, page: &PageRequest<i64>) -> QueryBuilder<Postgres> {
+/// scan over several would lose the order and read them whole. They stand in the statement as literals, because the
+/// planner must know which status it is: of a rare one, it would else read the whole list looking for it.
+fn page_query(filter: &RunFilter, page: &PageRequest<i64>) -> QueryBuilder<Postgres> {
     let limit = page.limit + 1;
-    let mut query = QueryBuilder::new("with page as materialized (");
-    let statuses = status_texts(filter);
-    if let Some(statuses) = &statuses {
-        query
-            .push("select p.id from unnest(")
-            .push_bind(statuses.clone())
-            .push("::text[]::run_status[]) as s (status) cross join lateral (");
+    let mut query = QueryBuilder::new("with page as materialized (select id, seq from (");
+    match status_texts(filter) {
+        None => push_page(&mut query, filter, page, ""),
+        Some(statuses) if statuses.is_empty() => push_page(&mut query, filter, page, " and false"),
+        Some(statuses) => {
+            for (i, status) in statuses.into_iter().enumerate() {
+                query.push(if i == 0 { "" } else { " union all " });
+                push_page(&mut query, filter, page, &format!(" and r.status = '{status}'"));
+            }
+        }
     }
-    query.push("select r.id, r.seq from run r where r.seq < ").push_bind(page.after.unwrap_or(i64::MAX));
-    push_conditions(&mut query, filter);
-    if statuses.is_some() {
-        query.push(" and r.status = s.status");
-    }
-    query.push(" order by r.seq desc limit ").push_bind(limit);
-    if statuses.is_some() {
-        query.push(") as p order by p.seq desc limit ").push_bind(limit);
-    }
-    query.push(")").push(SELECT);
+    query.push(") as runs order by seq desc limit ").push_bind(limit).push(")").push(SELECT);
     query
+}
+
+/// The newest runs of a filter that also meet `condition`.
+fn push_page(
+    query: &mut QueryBuilder<Postgres>,
+    filter: &RunFilter,
+    page: &PageRequest<i64>,
+    condition: &str,
+) {
+    query.push("(select r.id, r.seq from run r where r.seq < ").push_bind(page.after.unwrap_or(i64::MAX));
+    push_conditions(query, filter);
+    query.push(condition).push(" order by r.seq desc limit ").push_bind(page.limit + 1).push(")");
 }
 
 /// The statuses of a filter, each once.

@@ -80,9 +80,9 @@ impl Store {
         let items = sqlx::query_as!(
             Scenario,
             r#"select s.id, s.key, s.name, s.prompt, s.dimensions
-                 from run r
-                 join scenario s on s.definition_id = r.definition_id
-                where r.id = $1 and ($2::text is null or s.key collate "C" > $2)
+                 from scenario s
+                where s.definition_id = (select r.definition_id from run r where r.id = $1)
+                  and ($2::text is null or s.key collate "C" > $2)
                   and exists (
                     select from job j
                      where j.scenario_id = s.id

@@ -1,10 +1,15 @@
 //! The owner or the server dies without a word.
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runlane::embedded::Cluster;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use tokio::process::Command;
 
 use super::owner::Owner;
 use super::{home, read_row, runs, settings, socket_dir, write_row};
@@ -55,7 +60,11 @@ async fn a_start_waits_for_an_orphan_that_takes_its_time() {
     let owner = Owner::start(&settings.data_dir).await;
     let server = owner.server;
     write_row(&owner.url).await;
-    signal(server, Signal::SIGSTOP);
+    // A server cannot end before its sessions. (It cannot itself be stopped: Linux wakes whom a dead parent leaves.)
+    let mut client = PgConnection::connect(&owner.url).await.unwrap();
+    let session: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut client).await.unwrap();
+    let session = session.cast_unsigned();
+    signal(session, Signal::SIGSTOP);
     owner.kill().await;
 
     settings.start_timeout = Duration::from_millis(300);
@@ -64,7 +73,7 @@ async fn a_start_waits_for_an_orphan_that_takes_its_time() {
 
     settings.start_timeout = Duration::from_secs(60);
     let start = tokio::spawn(async move { Cluster::start(&settings).await });
-    signal(server, Signal::SIGCONT);
+    signal(session, Signal::SIGCONT);
     let cluster = start.await.unwrap().unwrap();
     assert!(!runs(server));
     assert_eq!(read_row(cluster.url()).await, 42);
@@ -84,7 +93,17 @@ async fn a_crashed_server_recovers_though_another_program_has_its_number_now() {
     let file = settings.data_dir.join("postgres/postmaster.pid");
     let text = std::fs::read_to_string(&file).expect("a crashed server leaves its file");
     let (_, rest) = text.split_once('\n').expect("several lines");
-    std::fs::write(&file, format!("{}\n{rest}", std::process::id())).unwrap();
+    // The server takes only processes of its own user for its predecessor.
+    let user = std::fs::metadata(settings.data_dir.join("postgres")).unwrap();
+    let other = Command::new("cat")
+        .uid(user.uid())
+        .gid(user.gid())
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cat runs");
+    let number = other.id().expect("cat waits for its input");
+    std::fs::write(&file, format!("{number}\n{rest}")).unwrap();
     let cluster = Cluster::start(&settings).await.unwrap();
     assert_eq!(read_row(cluster.url()).await, 42);
     cluster.stop().await.unwrap();

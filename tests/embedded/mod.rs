@@ -13,16 +13,25 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use tempfile::TempDir;
 
-use crate::support::postgres::settings_in;
+use crate::support::postgres::{scratch, settings_in, throw_away_in};
 
 /// A temporary directory that the server's user can pass through when we are root.
 fn home() -> TempDir {
+    home_in(&scratch())
+}
+
+/// The same on disk, for real durability and for programs that are run from there.
+fn home_on_disk() -> TempDir {
+    home_in(&std::env::temp_dir())
+}
+
+fn home_in(parent: &Path) -> TempDir {
     let mode = std::fs::Permissions::from_mode(0o711);
-    tempfile::Builder::new().prefix("runlane").permissions(mode).tempdir().unwrap()
+    tempfile::Builder::new().prefix("runlane").permissions(mode).tempdir_in(parent).unwrap()
 }
 
 fn settings(home: &TempDir) -> Settings {
-    settings_in(home.path().join("data"))
+    throw_away_in(home.path().join("data"))
 }
 
 fn is_root() -> bool {
@@ -61,8 +70,8 @@ async fn refusal(settings: &Settings) -> EmbeddedError {
 
 #[tokio::test]
 async fn a_fresh_cluster_is_durable_and_without_tcp() {
-    let home = home();
-    let cluster = Cluster::start(&settings(&home)).await.unwrap();
+    let home = home_on_disk();
+    let cluster = Cluster::start(&settings_in(home.path().join("data"))).await.unwrap();
     let mut connection = PgConnection::connect(cluster.url()).await.unwrap();
     for (name, value) in [
         ("fsync", "on"),

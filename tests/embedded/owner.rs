@@ -7,7 +7,7 @@ use runlane::embedded::Cluster;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::postgres::settings_in;
+use crate::support::postgres::throw_away_in;
 
 const DATA_DIR: &str = "RUNLANE_TEST_OWNER_OF";
 const READY: &str = "the cluster is ready: ";
@@ -84,7 +84,7 @@ pub async fn launch(mut command: Command) -> (Child, BufReader<ChildStdout>, Str
 #[ignore = "the body of a process that other tests start and kill"]
 async fn owns_a_cluster_until_its_input_ends() {
     let Some(data_dir) = std::env::var_os(DATA_DIR) else { return };
-    match Cluster::start(&settings_in(data_dir.into())).await {
+    match Cluster::start(&throw_away_in(data_dir.into())).await {
         Ok(cluster) => {
             println!("{READY}{} {}", cluster.pid(), cluster.url());
             tokio::io::stdin().read_to_end(&mut Vec::new()).await.unwrap();

@@ -6,8 +6,8 @@ use std::path::Path;
 use runlane::embedded::Cluster;
 
 use super::owner::{Owner, command, this_binary};
-use super::{home, is_root, read_row, refusal, settings, socket_dir, write_row};
-use crate::support::postgres::settings_in;
+use super::{home, home_on_disk, is_root, read_row, refusal, settings, socket_dir, write_row};
+use crate::support::postgres::throw_away_in;
 
 /// Some user that is not root and owns nothing here.
 const STRANGER: u32 = 65_534;
@@ -56,7 +56,7 @@ async fn as_root_below_a_closed_directory_the_cluster_is_elsewhere_and_found_aga
     let home = home();
     let closed = home.path().join("closed");
     std::fs::DirBuilder::new().mode(0o700).create(&closed).unwrap();
-    let mut settings = settings_in(closed.join("project/data"));
+    let mut settings = throw_away_in(closed.join("project/data"));
     settings.fallback_dirs = vec![closed.join("unreachable-too"), home.path().join("open")];
     let cluster = Cluster::start(&settings).await.unwrap();
     assert!(cluster.data().starts_with(home.path().join("open").canonicalize().unwrap()));
@@ -69,7 +69,7 @@ async fn as_root_below_a_closed_directory_the_cluster_is_elsewhere_and_found_aga
     settings.data_dir = moved.join("data");
     let cluster = Cluster::start(&settings).await.unwrap();
     assert_eq!(read_row(cluster.url()).await, 42);
-    let other = settings_in(closed.join("moved/data"));
+    let other = throw_away_in(closed.join("moved/data"));
     assert!(refusal(&other).await.to_string().contains("in use by"), "one cluster, one owner");
     cluster.stop().await.unwrap();
 
@@ -89,7 +89,7 @@ async fn a_directory_that_a_stranger_prepared_is_not_used() {
     let prepared = home.path().join("prepared");
     std::fs::create_dir(&prepared).unwrap();
     std::os::unix::fs::chown(&prepared, Some(STRANGER), Some(STRANGER)).unwrap();
-    let mut settings = settings_in(closed.join("data"));
+    let mut settings = throw_away_in(closed.join("data"));
     settings.fallback_dirs = vec![prepared.clone()];
     let message = refusal(&settings).await.to_string();
     assert!(message.contains("prepared is not a directory of root's own"), "{message}");
@@ -112,7 +112,7 @@ async fn without_root_the_server_is_its_owners_and_root_leaves_it_so() {
     if !is_root() {
         return;
     }
-    let home = home();
+    let home = home_on_disk();
     let dir = home.path().join("theirs");
     std::fs::create_dir(&dir).unwrap();
     std::os::unix::fs::chown(&dir, Some(STRANGER), Some(STRANGER)).unwrap();
@@ -126,7 +126,7 @@ async fn without_root_the_server_is_its_owners_and_root_leaves_it_so() {
     owner.kill().await;
     if std::env::var_os("RUNLANE_POSTGRES_SOURCE").is_none() {
         // The owner closed its directory to all others, root's stand-in included; its own user gets in.
-        let cluster = Cluster::start(&settings_in(data_dir)).await.unwrap();
+        let cluster = Cluster::start(&throw_away_in(data_dir)).await.unwrap();
         assert_eq!(std::fs::metadata(format!("/proc/{}", cluster.pid())).unwrap().uid(), STRANGER);
         assert_eq!(read_row(cluster.url()).await, 42);
         cluster.stop().await.unwrap();

@@ -3,11 +3,11 @@
 use runlane::embedded::{Cluster, Source};
 
 use super::owner::{command, launch, this_binary};
-use super::{home, read_row, refusal, settings, write_row};
+use super::{home, home_on_disk, read_row, refusal, settings, write_row};
 
 #[tokio::test]
 async fn the_package_serves_when_the_machine_has_no_programs() {
-    let home = home();
+    let home = home_on_disk();
     let mut settings = settings(&home);
     settings.source = Source::Package;
     let cluster = Cluster::start(&settings).await.unwrap();

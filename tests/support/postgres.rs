@@ -5,7 +5,9 @@
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{OnceLock, mpsc};
@@ -16,7 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::Mutex;
 
-/// The URL of a new, empty database with nothing in it.
+/// The URL of a new, empty database.
 pub async fn empty_database() -> String {
     database_like("empty", async |_| {}).await
 }
@@ -84,7 +86,9 @@ fn keep(ready: &mpsc::Sender<Server>) {
         let url = match given {
             Some(url) => url,
             None => {
-                let started = Cluster::start(&settings()).await.unwrap_or_else(|error| panic!("{error}"));
+                let dir = own_dir();
+                sweep_afterwards(&dir);
+                let started = Cluster::start(&settings(dir)).await.unwrap_or_else(|error| panic!("{error}"));
                 cluster.insert(started).url().to_owned()
             }
         };
@@ -140,10 +144,19 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
         .unwrap_or_else(|error| panic!("the test server refuses {sql}: {error}"));
 }
 
-/// The settings of a throw-away server: it need not survive a power cut.
-fn settings() -> Settings {
-    let mut settings = settings_in(own_dir());
-    let options = [("fsync", "off"), ("max_connections", "500"), ("shared_buffers", "128MB")];
+/// The settings of the shared server.
+fn settings(data_dir: PathBuf) -> Settings {
+    let mut settings = throw_away_in(data_dir);
+    let options = [("max_connections", "500"), ("shared_buffers", "128MB"), ("max_wal_size", "256MB")];
+    settings.options.extend(options.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    settings
+}
+
+/// [`settings_in`] for a cluster that need not survive a power cut; a killed process it does survive.
+pub fn throw_away_in(data_dir: PathBuf) -> Settings {
+    let mut settings = settings_in(data_dir);
+    // Shared memory in the cluster's own files goes when they go, though its server was killed.
+    let options = [("fsync", "off"), ("dynamic_shared_memory_type", "mmap")];
     settings.options.extend(options.map(|(name, value)| (name.to_owned(), value.to_owned())));
     settings
 }
@@ -159,8 +172,41 @@ pub fn settings_in(data_dir: PathBuf) -> Settings {
     Settings { data_dir, ..Settings::from_config(&config) }
 }
 
-/// A directory of this process below the temporary one, which the server's user can reach when we are root. Those of
-/// processes that have ended are removed.
+/// Where short-lived clusters live: in memory if there is room and programs may run from there, for making a database
+/// is making 300 files; else the temporary directory.
+pub fn scratch() -> PathBuf {
+    const ROOM_BYTES: u128 = 4 << 30;
+    let memory = PathBuf::from("/dev/shm");
+    let fits = nix::sys::statvfs::statvfs(&memory).is_ok_and(|fs| {
+        u128::from(fs.blocks_available()) * u128::from(fs.fragment_size()) >= ROOM_BYTES
+            && !fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)
+    });
+    if fits && nix::unistd::access(&memory, nix::unistd::AccessFlags::W_OK).is_ok() {
+        memory
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+/// Removes `dir` when this process has ended, however it ends, and the server after it.
+fn sweep_afterwards(dir: &Path) {
+    // The shell's input ends with us; then the server has 20 seconds to shut down.
+    let script = r#"cat; for i in $(seq 200); do [ -e "$1/postgres/postmaster.pid" ] || break; sleep 0.1; done; rm -rf "$1""#;
+    let sweeper = std::process::Command::new("/bin/sh")
+        .args(["-c", script, "sweeper"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("a shell starts");
+    // Its input stays open as long as we live.
+    std::mem::forget(sweeper);
+}
+
+/// A directory of this process, which the server's user can reach when we are root. Those of processes that have ended
+/// are removed, should their sweepers have failed.
 fn own_dir() -> PathBuf {
     let open = |path: PathBuf| {
         File::options()
@@ -169,7 +215,7 @@ fn own_dir() -> PathBuf {
             .open(&path)
             .unwrap_or_else(|error| panic!("{path:?}: {error}"))
     };
-    let root = std::env::temp_dir().join(format!("runlane-tests-{}", nix::unistd::geteuid()));
+    let root = scratch().join(format!("runlane-tests-{}", nix::unistd::geteuid()));
     let make = |dir: &PathBuf| DirBuilder::new().recursive(true).mode(0o711).create(dir);
     make(&root).expect("the temporary directory can be written");
     let gate = open(root.join("gate"));

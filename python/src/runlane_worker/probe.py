@@ -48,7 +48,7 @@ async def run(job: Probe, progress: Progress) -> Message:
             failure.usage = _spent(used, failure.usage)
             raise
         latency_ms = round((monotonic() - begun) * 1000)
-        used = add(used, answer.usage)
+        used = answer.usage if n == 1 else add(used, answer.usage)
         if not answer.text:
             raise JobError("invalid_response", f"the answer to turn {n} was empty ({answer.finish_reason})", usage=used)
         messages.append(ChatMessage("assistant", answer.text))

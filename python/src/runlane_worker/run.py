@@ -32,7 +32,6 @@ class Running:
         self.job = job
         self._send = send
         self._reason: JobError | None = None
-        self._stop = threading.Event()
         self._task: asyncio.Task[Message] | None = None
 
     def cancel(self) -> None:
@@ -46,8 +45,7 @@ class Running:
     def _end(self, reason: JobError) -> None:
         if self._reason is None:
             self._reason = reason
-            self._stop.set()
-            # An analysis runs in a thread, which cannot be cancelled: it looks at the flag between its steps, and the
+            # An analysis runs in a thread, which cannot be cancelled: it looks at the reason between its steps, and the
             # job is over when the thread really is.
             if self._task is not None and isinstance(self.job, Probe):
                 self._task.cancel()
@@ -94,7 +92,7 @@ class Running:
         outcome: asyncio.Future[Message] = loop.create_future()
 
         def step(done: int, total: int, message: str) -> None:
-            if self._stop.is_set():
+            if self._reason is not None:
                 raise Stopped
             loop.call_soon_threadsafe(self._progress, done, total, message)
 

@@ -20,13 +20,18 @@ _NUMBER = re.compile(
     r"|(?P<integer>(?:(?<!\w)[-−])?\d+(?!\.?\d))",
     re.IGNORECASE,
 )
+_DIGIT = re.compile(r"\d")
 _LENGTH_MAX = 20
 """A longer integer is beyond any scale."""
 
 
 def score(answer: str, low: int, high: int) -> int | None:
     """The first integer within `low` … `high` in `answer`, else None."""
-    for match in _NUMBER.finditer(answer):
+    first = _DIGIT.search(answer)
+    if first is None:
+        return None
+    # A sign or a point stands right before the first digit: what comes earlier need not be tried.
+    for match in _NUMBER.finditer(answer, max(0, first.start() - 1)):
         text = match["integer"]
         if text is None or len(text) > _LENGTH_MAX:
             continue

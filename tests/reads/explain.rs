@@ -1,0 +1,257 @@
+//! Every list reads its own index, and no more of it than a page: told by PostgreSQL's own figures of what was scanned,
+//! for the statements as the program sends them, often enough that their generic plans are tried too.
+
+use std::collections::BTreeMap;
+
+use runlane::domain::filter::{JobFilter, RunFilter};
+use runlane::domain::page::PageRequest;
+use runlane::domain::{JobKind, JobState, RunStatus};
+use runlane::store::Store;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::TestDatabase;
+
+/// PostgreSQL considers a generic plan from the sixth execution of a prepared statement on.
+const EXECUTIONS: i64 = 8;
+
+/// What was scanned so far: by sequential scans of a table, and by scans of an index.
+struct Scanned {
+    sequential: BTreeMap<String, i64>,
+    by_index: BTreeMap<String, i64>,
+}
+
+async fn scanned(pool: &PgPool) -> Scanned {
+    // On the pool's one connection, whose figures this hands in.
+    sqlx::query("select pg_stat_force_next_flush()").execute(pool).await.unwrap();
+    let tables: Vec<(String, i64)> =
+        sqlx::query_as("select relname::text, coalesce(seq_scan, 0) from pg_stat_user_tables")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let indexes: Vec<(String, i64)> =
+        sqlx::query_as("select indexrelname::text, coalesce(idx_tup_read, 0) from pg_stat_user_indexes")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    Scanned { sequential: tables.into_iter().collect(), by_index: indexes.into_iter().collect() }
+}
+
+/// Runs `read` and checks that it scans no large table, and that it reads `index`, and no index beyond `entries_max`
+/// entries for each execution.
+async fn uses<T, F: Future<Output = T>>(
+    what: &str,
+    pool: &PgPool,
+    index: &str,
+    entries_max: i64,
+    read: impl Fn() -> F,
+) {
+    let before = scanned(pool).await;
+    for _ in 0..EXECUTIONS {
+        read().await;
+    }
+    let after = scanned(pool).await;
+    for table in ["job", "run", "transcript", "scenario", "attempt"] {
+        assert_eq!(
+            after.sequential[table], before.sequential[table],
+            "{what} reads the table {table} as a whole"
+        );
+    }
+    let read: BTreeMap<&str, i64> = after
+        .by_index
+        .iter()
+        .map(|(name, entries)| (name.as_str(), entries - before.by_index[name]))
+        .filter(|(_, entries)| *entries > 0)
+        .collect();
+    assert!(read.contains_key(index), "{what} does not use {index}: {read:?}");
+    for (name, entries) in &read {
+        assert!(*entries <= entries_max * EXECUTIONS, "{what} reads {entries} entries of {name}: {read:?}");
+    }
+}
+
+const MODELS: i64 = 5;
+const SCENARIOS: i64 = 40_000;
+const RUNS: i64 = 20_000;
+
+/// One run of 200,000 jobs in all states, and 20,000 small ones.
+async fn fill(pool: &PgPool) -> Uuid {
+    let statements = [
+        format!(
+            "insert into definition (id, name, version, content, scenario_count, created_by)
+             select md5('d' || n)::uuid, 'definition ' || n, 1, '{{}}', {SCENARIOS}, 'ada' from generate_series(0, 199) n"
+        ),
+        format!(
+            "insert into scenario (definition_id, key, name, prompt, dimensions)
+             select md5('d0')::uuid, 'key=' || lpad(n::text, 6, '0'), 'n', 'p', '{{}}' from generate_series(1, {SCENARIOS}) n"
+        ),
+        format!(
+            "insert into run (id, batch_id, request_id, definition_id, definition_snapshot, experiment_id, models,
+                              params, status, priority, sample_percentage, sample_seed, sample_algorithm, created_by,
+                              started_at, completed_at)
+             select md5('r' || n)::uuid, md5('b' || n / 10)::uuid, 'r', md5('d' || n % 200)::uuid, '{{}}',
+                    'e' || n % 200, array['mock/a'], '{{}}',
+                    case when n % 400 = 0 then 'RUNNING' else 'COMPLETED' end::run_status, 5, 100, 1, 'a',
+                    'user' || n % 200, now(), case when n % 400 <> 0 then now() end
+               from generate_series(0, {RUNS} - 1) n"
+        ),
+        format!(
+            "insert into lane (run_id, kind, model, position, priority, is_live, total, pending, active, completed,
+                               failed, cancelled)
+             select md5('r0')::uuid, 'probe:scenario', 'mock/' || m, m, 5, true, {SCENARIOS},
+                    {SCENARIOS} / 2, 0, {SCENARIOS} / 4, {SCENARIOS} / 8, {SCENARIOS} / 8
+               from generate_series(0, {MODELS} - 1) m"
+        ),
+        format!(
+            "insert into lane (run_id, kind, model, position, priority, is_live, total, pending, completed)
+             select md5('r' || n)::uuid, 'probe:scenario', 'mock/a', 0, 5, n % 400 = 0, 1, (n % 400 = 0)::int,
+                    (n % 400 <> 0)::int
+               from generate_series(1, {RUNS} - 1) n"
+        ),
+        "insert into job (lane_id, scenario_id, state, run_at, claims, claimed_at, finished_at, error_code,
+                          error_message, error_retryable)
+         select l.id, s.id, t.state, now(), (t.state <> 'pending')::int, now(),
+                case when t.state <> 'pending' then now() - s.id * interval '1 ms' end,
+                case when t.state = 'failed' then case when s.id % 800 = 6 then 'network' else 'timeout' end end,
+                case when t.state = 'failed' then 'm' end, case when t.state = 'failed' then true end
+           from lane l
+          cross join scenario s
+          cross join lateral (
+            select (array['pending', 'completed', 'pending', 'completed', 'pending', 'cancelled', 'failed',
+                          'pending'])[s.id % 8 + 1]::job_state as state
+          ) as t
+          where l.run_id = md5('r0')::uuid
+          order by s.id, l.id"
+            .to_owned(),
+        "insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
+         select j.id, j.lane_id, j.scenario_id, '[]', '{}', 1, now() from job j where j.state = 'completed'"
+            .to_owned(),
+        "insert into attempt (job_id, number, node_id, started_at, ended_at, outcome)
+         select j.id, 1, md5('n')::uuid, now(), now(), 'completed' from job j where j.state = 'completed'"
+            .to_owned(),
+        "insert into lane_error (lane_id, error_code, failed)
+         select lane_id, error_code, count(*) from job where state = 'failed' group by lane_id, error_code"
+            .to_owned(),
+        "vacuum analyze".to_owned(),
+    ];
+    for statement in statements {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(pool).await.unwrap();
+    }
+    sqlx::query_scalar("select md5('r0')::uuid").fetch_one(pool).await.unwrap()
+}
+
+fn page<K>(after: Option<K>) -> PageRequest<K> {
+    PageRequest { limit: 50, after, count: true }
+}
+
+#[tokio::test]
+async fn every_list_reads_a_page_of_its_own_index() {
+    let database = TestDatabase::create(1).await;
+    let pool = database.pool();
+    let store = &Store::new(pool.clone());
+    let run = fill(pool).await;
+
+    runs_lists(pool, store).await;
+    job_lists(pool, store, run).await;
+
+    // 51 of each lane, and once more for the page itself.
+    let merged = 51 * MODELS + 51;
+    uses("transcripts", pool, "transcript_by_lane", merged, || async {
+        assert_eq!(store.transcripts(run, None, &page(None)).await.unwrap().items.len(), 50);
+    })
+    .await;
+    uses("recent tasks", pool, "job_finished", merged, || async {
+        assert_eq!(store.recent_tasks(&[run], 50).await.unwrap()[&run].len(), 50);
+    })
+    .await;
+    uses("the pace", pool, "job_finished", 200 * MODELS, || async {
+        assert_eq!(store.paces(&[run]).await.unwrap()[&run].finished, 200);
+    })
+    .await;
+    uses("scenarios of a definition", pool, "scenario_by_key", 51, || async {
+        let definition = store.run(run).await.unwrap().unwrap().definition_id;
+        let after = page(Some("key=020000".to_owned()));
+        assert_eq!(store.definition_scenarios(definition, &after, 1).await.unwrap().items.len(), 50);
+    })
+    .await;
+    uses("scenarios of a run", pool, "scenario_by_key", 60, || async {
+        let scenarios = store.run_scenarios(run, &page(Some("key=020000".to_owned()))).await.unwrap();
+        assert_eq!((scenarios.items.len(), scenarios.total), (50, Some(SCENARIOS)));
+    })
+    .await;
+    let jobs: Vec<i64> =
+        sqlx::query_scalar("select id from job order by id limit 50").fetch_all(pool).await.unwrap();
+    uses("attempts", pool, "attempt_pkey", 60, || async {
+        assert!(!store.attempts(&jobs).await.unwrap().is_empty());
+    })
+    .await;
+    uses("why jobs wait", pool, "job_due", 50 * 101, || async {
+        assert!(!store.waiting_facts(&jobs, 100).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+async fn runs_lists(pool: &PgPool, store: &Store) {
+    let id = |text: &'static str| async move {
+        sqlx::query_scalar::<_, Uuid>("select md5($1)::uuid").bind(text).fetch_one(pool).await.unwrap()
+    };
+    let all = RunFilter::default();
+    let user = |n: u32| Some(format!("user{n}"));
+    let cases = [
+        ("run_by_definition", RunFilter { definition_id: Some(id("d7").await), ..all.clone() }, 50),
+        ("run_by_experiment", RunFilter { experiment_id: Some("e7".to_owned()), ..all.clone() }, 50),
+        ("run_by_creator", RunFilter { created_by: user(7), ..all.clone() }, 50),
+        ("run_by_creator", RunFilter { visible_to: user(7), ..all.clone() }, 50),
+        ("run_by_batch", RunFilter { batch_id: Some(id("b7").await), ..all.clone() }, 10),
+        (
+            "run_by_status",
+            RunFilter { statuses: Some(vec![RunStatus::Running, RunStatus::Paused]), ..all.clone() },
+            50,
+        ),
+    ];
+    for (index, filter, found) in cases {
+        // A counted list reads its 100 entries, and the page as many again at most.
+        uses(&format!("{filter:?}"), pool, index, 220, || async {
+            assert_eq!(store.runs(&filter, &page(None), 10_000).await.unwrap().items.len(), found);
+        })
+        .await;
+    }
+    let uncounted = PageRequest { limit: 50, after: Some(RUNS / 2), count: false };
+    uses("all runs", pool, "run_seq", 120, || async {
+        assert_eq!(store.runs(&all, &uncounted, 10_000).await.unwrap().items.len(), 50);
+    })
+    .await;
+}
+
+async fn job_lists(pool: &PgPool, store: &Store, run: Uuid) {
+    let all = JobFilter::default();
+    let merged = 51 * MODELS * 4 + 51;
+    let cases = [
+        ("job_listing", all.clone(), SCENARIOS * MODELS),
+        (
+            "job_listing",
+            JobFilter { kinds: Some(vec![JobKind::ProbeScenario]), ..all.clone() },
+            SCENARIOS * MODELS,
+        ),
+        ("job_listing", JobFilter { model: Some("mock/3".to_owned()), ..all.clone() }, SCENARIOS),
+        (
+            "job_listing",
+            JobFilter { states: Some(vec![JobState::Failed, JobState::Cancelled]), ..all.clone() },
+            SCENARIOS / 4 * MODELS,
+        ),
+        (
+            "job_failed",
+            JobFilter { error_code: Some("network".to_owned()), ..all.clone() },
+            SCENARIOS / 800 * MODELS,
+        ),
+    ];
+    for (index, filter, total) in cases {
+        for after in [None, Some(SCENARIOS * MODELS / 2)] {
+            uses(&format!("{filter:?} after {after:?}"), pool, index, merged, || async {
+                let jobs = store.run_jobs(run, &filter, &page(after)).await.unwrap();
+                assert_eq!((jobs.items.len(), jobs.total), (50, Some(total)));
+                assert!(jobs.items.is_sorted_by(|a, b| a.id > b.id), "newest first");
+            })
+            .await;
+        }
+    }
+}
