@@ -93,7 +93,7 @@ async fn a_late_result_of_a_finished_run_starts_no_analysis_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_lease_is_gone_stops_its_jobs_and_registers_anew() {
     let lease = [
-        ("RUNLANE_LEASE_MS", "1500"),
+        ("RUNLANE_LEASE_MS", "6000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
         ("RUNLANE_WORKER_CONCURRENCY", "3"),
     ];
