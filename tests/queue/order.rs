@@ -77,6 +77,8 @@ async fn every_free_slot_is_used_though_most_lanes_have_little() {
     let poll = ("RUNLANE_POLL_INTERVAL_MS", "600000");
     let mut cluster = Cluster::api_only(&quick(&[poll])).await;
     let (one, many) = (cluster.definition(1).await, cluster.definition(60).await);
+    cluster.admin("mutation { pauseQueue { isPaused } }", json!({})).await.data();
+    cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "40")]).await;
     for _ in 0..3 {
         cluster.run(&one, &["mock/echo?delayMs=600000"], json!({})).await;
     }
@@ -87,7 +89,8 @@ async fn every_free_slot_is_used_though_most_lanes_have_little() {
         .await
         .unwrap();
     cluster.run(&many, &["mock/echo?delayMs=600000"], json!({})).await;
-    cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "40")]).await;
+    // One notification, so one look, unless the node knows that there is more.
+    cluster.admin("mutation { resumeQueue { isPaused } }", json!({})).await.data();
     until_sql(&cluster.db, "every slot in use", "select sum(active) = 40 from lane").await;
     cluster.stop().await;
 }
