@@ -93,7 +93,7 @@ async fn a_late_result_of_a_finished_run_starts_no_analysis_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_lease_is_gone_stops_its_jobs_and_registers_anew() {
     let lease = [
-        ("RUNLANE_LEASE_MS", "1500"),
+        ("RUNLANE_LEASE_MS", "6000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
         ("RUNLANE_WORKER_CONCURRENCY", "3"),
     ];
@@ -188,6 +188,8 @@ async fn no_node_is_given_up_while_one_of_its_claims_is_on_its_way() {
     );
     until_sql(&cluster.db, "run out", "select bool_and(lease_until < clock_timestamp()) from node").await;
     assert_eq!(store.rescue_jobs(Duration::from_millis(1)).await.unwrap(), []);
+    let nodes: i64 = sqlx::query_scalar("select count(*) from node").fetch_one(&cluster.db).await.unwrap();
+    assert_eq!(nodes, 1, "it is kept for its claim");
     claim.commit().await.unwrap();
     assert_eq!(
         store.rescue_jobs(Duration::from_millis(1)).await.unwrap().len(),

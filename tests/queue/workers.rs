@@ -89,7 +89,7 @@ async fn an_endless_line_on_stdout_costs_only_its_own_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_worker_is_ended_and_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?hang=1", 6, &[("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "0")]).await;
+    let ends = spoil("mock/echo?hang=1", 15, &[("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "0")]).await;
     let failed: Vec<_> = ends.iter().filter(|(o, ..)| o == "failed").collect();
     assert_eq!(failed.len(), 2);
     assert!(failed.iter().all(|(_, code, _)| code == "timeout"), "{ends:#?}");
