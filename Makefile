@@ -10,7 +10,7 @@ VENV   := python/.venv
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .PHONY: demo dev test test-rust test-python lint lint-rust lint-python lint-console generate check-generated \
-        python python-dev console build bench coverage clean tools-cargo tools-python tools-npm
+        python python-dev console build bench bench-short coverage clean tools-cargo tools-python tools-npm
 
 demo: build python ## Run an example from start to results.
 	target/debug/runlane demo
@@ -53,8 +53,11 @@ generate: build ## Regenerate what is committed: the SDL, .env.example, the data
 check-generated: build python
 	tests/sqlx-data.sh check
 
-bench: tools-cargo python ## Measure; prints one line a goal.
+bench: tools-cargo console python ## Measure (about ten minutes on an idle machine); prints one line a goal.
 	$(CARGO) bench --locked --bench queue
+
+bench-short: tools-cargo console python ## See that the benches still run; the figures mean nothing.
+	BENCH_SCALE=short $(CARGO) bench --profile dev --locked --bench queue
 
 coverage: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
 	tests/coverage.sh

@@ -1,6 +1,7 @@
 //! The integration tests: the real server, real PostgreSQL, real Python.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod api;
 mod cli;
 mod control;
 mod embedded;

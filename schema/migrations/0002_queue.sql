@@ -20,8 +20,9 @@ $$;
 
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
 -- job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have more
--- than they offered, null when nothing that waits has a known time.
-create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[])
+-- than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
+-- are left to wait; null serves all.
+create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
 returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
@@ -30,6 +31,7 @@ set jit = off
 as $$
 declare
     v_now    timestamptz;
+    v_claimed_at timestamptz;
     v_lanes  bigint[];
     v_counts int[];
     v_locked bigint[];
@@ -65,6 +67,7 @@ begin
           from live l
          where l.is_open and not l.is_paused and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+           and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
                      rows between unbounded preceding and current row)
     ), offering as materialized (
@@ -138,6 +141,8 @@ begin
            and s.kind = 'probe:scenario'
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
+    -- After whatever the locks were waited for.
+    v_claimed_at := clock_timestamp();
 
     return query
     with plan as materialized (
@@ -166,7 +171,7 @@ begin
          ) as j
     ), claimed as (
         update job j
-           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_now
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at
          where j.id = any (array(select p.id from picked p))
         returning j.id, j.claims, j.lane_id
     ), counted as (
@@ -186,7 +191,7 @@ begin
     ), started as (
         update run r
            set status = case r.status when 'PENDING' then 'RUNNING' else r.status end,
-               started_at = v_now, updated_at = v_now, version = r.version + 1
+               started_at = v_claimed_at, updated_at = v_claimed_at, version = r.version + 1
          where r.id = any (array(select s.id from starting s)) and r.started_at is null
            and r.status in ('PENDING', 'RUNNING')
     )

@@ -35,6 +35,12 @@ pub const PROVIDERS: &[Provider] = &[
     Provider { name: "openai-compatible", served: false },
 ];
 
+/// The names of the providers that this build's workers can call.
+#[must_use]
+pub fn served_providers() -> Vec<String> {
+    PROVIDERS.iter().filter(|p| p.served).map(|p| p.name.to_owned()).collect()
+}
+
 /// A well-formed model id of a known provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelId {

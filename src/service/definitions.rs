@@ -7,7 +7,7 @@ use super::{Error, Result, Service};
 use crate::domain::definition::{CreateDefinition, scenario_name};
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::view::{Definition, Scenario};
-use crate::domain::{Requester, ids, request};
+use crate::domain::{Limits, Requester, ids, request};
 use crate::store::{DefinitionInsert, ScenarioColumns};
 
 impl Service {
@@ -21,24 +21,8 @@ impl Service {
         input: CreateDefinition,
     ) -> Result<Definition> {
         require_writer(requester)?;
-        let checked = input.check(&self.limits)?;
-        let mut scenarios = ScenarioColumns::default();
-        for scenario in checked.scenarios {
-            let name = scenario
-                .dimension_map()
-                .map_or_else(|| scenario.key.clone(), |dimensions| scenario_name(&scenario.key, dimensions));
-            scenarios.names.push(name);
-            scenarios.keys.push(scenario.key);
-            scenarios.prompts.push(scenario.prompt);
-            scenarios.dimensions.push(scenario.dimensions);
-        }
-        let insert = DefinitionInsert {
-            id: ids::new_id(),
-            name: checked.name,
-            content: serde_json::to_value(&checked.content).map_err(|e| Error::internal(&e))?,
-            created_by: requester.subject.clone(),
-            scenarios,
-        };
+        let (limits, created_by) = (self.limits, requester.subject.clone());
+        let insert = self.compute(move || definition_insert(input, &limits, created_by)).await??;
         let definition = self.store.insert_definition(insert).await.map_err(|e| self.failed(e))?;
         tracing::info!(
             definition_id = %definition.id,
@@ -101,4 +85,30 @@ impl Service {
     pub async fn scenarios_by_id(&self, ids: &[i64]) -> Result<Vec<Scenario>> {
         self.store.scenarios_by_id(ids).await.map_err(|e| self.failed(e))
     }
+}
+
+/// Checks a definition and makes its scenarios: seconds of work when there are many.
+fn definition_insert(
+    input: CreateDefinition,
+    limits: &Limits,
+    created_by: String,
+) -> Result<DefinitionInsert> {
+    let checked = input.check(limits)?;
+    let mut scenarios = ScenarioColumns::default();
+    for scenario in checked.scenarios {
+        let name = scenario
+            .dimension_map()
+            .map_or_else(|| scenario.key.clone(), |dimensions| scenario_name(&scenario.key, dimensions));
+        scenarios.names.push(name);
+        scenarios.keys.push(scenario.key);
+        scenarios.prompts.push(scenario.prompt);
+        scenarios.dimensions.push(scenario.dimensions);
+    }
+    Ok(DefinitionInsert {
+        id: ids::new_id(),
+        name: checked.name,
+        content: serde_json::to_value(&checked.content).map_err(|e| Error::internal(&e))?,
+        created_by,
+        scenarios,
+    })
 }

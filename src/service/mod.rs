@@ -49,6 +49,12 @@ impl Service {
         &self.limits
     }
 
+    /// Runs what takes the processor for long where it holds up no other request.
+    async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|e| Error::internal(&e))
+    }
+
     fn draw_seed(&self) -> u32 {
         // A generator that another thread left in the middle is still one.
         sampling::draw_seed(&mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner))

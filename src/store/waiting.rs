@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Result, Store};
 use crate::domain::JobKind;
+use crate::domain::model_id::served_providers;
 
 /// Everything that bears on why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl Store {
                 select coalesce(sum(o.pending), 0) as n
                   from lane o
                  where o.is_live and o.kind = l.kind and o.is_open and not o.is_paused and o.priority > l.priority
+                   and (o.model is null or split_part(o.model, '/', 1) = any ($3))
              ) as higher
              cross join lateral (
                 select count(*) as n
@@ -97,7 +99,8 @@ impl Store {
              where j.id = any($1) and j.state = 'pending' and l.is_open
             "#,
             jobs,
-            count_max + 1
+            count_max + 1,
+            &served_providers()
         )
         .fetch_all(&self.pool)
         .await?;

@@ -123,9 +123,14 @@ async fn a_job_in_any_other_state_is_a_job_validation_error_and_does_not_change(
             assert!(message.starts_with(&format!("Cannot {action} job {id} in {status} state")), "{message}");
             assert_eq!(job(&cluster, id).await, before);
         }
-        for (_, id) in each.iter().filter(|(status, _)| takes.contains(status)) {
-            did(&cluster, &format!("{action}Job(id: $id)"), id).await;
-        }
+    }
+    for (call, [from, to]) in [
+        ("retryJob(id: $id)", ["FAILED", "PENDING"]),
+        ("cancelJob(id: $id)", ["PENDING", "CANCELLED"]),
+        ("cancelJob(id: $id)", ["RUNNING", "RUNNING"]),
+    ] {
+        let (_, id) = each.iter().find(|(status, _)| *status == from).unwrap();
+        assert_eq!(did(&cluster, call, id).await["status"], to, "{call} {from}");
     }
     did(&cluster, "cancelRun(id: $id, mode: IMMEDIATE)", &run).await;
     cluster.stop().await;

@@ -75,9 +75,9 @@ async fn what_may_be_done_when() {
     let mut runs = Vec::new();
     let (pending, others): (Vec<Cell>, Vec<Cell>) =
         contract::cells().into_iter().partition(|cell| cell.status == RunStatus::Pending);
-    for cell in others {
-        runs.push((cell, run_in(&cluster, &definition, cell.status).await));
-    }
+    let at_once =
+        others.into_iter().map(async |cell| (cell, run_in(&cluster, &definition, cell.status).await));
+    runs.extend(futures_util::future::join_all(at_once).await);
     // Nothing moves of itself any more.
     queue(&cluster, "pauseQueue").await;
     for cell in pending {

@@ -109,11 +109,18 @@ pub async fn number(cluster: &Cluster, sql: &'static str, run: &str) -> i64 {
     sqlx::query_scalar(sql).bind(run).fetch_one(&cluster.db).await.expect("the database answers")
 }
 
-/// How often a job of the run was claimed.
+/// Expected, used and failed records of the latest result of an analysis; none before the first.
+pub fn coverage(run: &Value, kind: &str) -> Option<[i64; 3]> {
+    let coverage = &analysis(run, kind)?["coverage"];
+    Some(["expected", "used", "failed"].map(|c| coverage[c].as_i64().unwrap_or(-1)))
+}
+
+/// How often a probe of the run was claimed.
 pub async fn claims(cluster: &Cluster, run: &str) -> i64 {
     number(
         cluster,
-        "select coalesce(sum(j.claims), 0)::bigint from lane l join job j on j.lane_id = l.id where l.run_id = $1",
+        "select coalesce(sum(j.claims), 0)::bigint from lane l join job j on j.lane_id = l.id
+          where l.run_id = $1 and l.kind = 'probe:scenario'",
         run,
     )
     .await

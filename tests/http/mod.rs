@@ -4,7 +4,7 @@
 mod audit;
 mod browser;
 mod errors;
-mod observability;
+pub(crate) mod observability;
 mod origins;
 mod probes;
 mod protocol;

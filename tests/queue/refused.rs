@@ -17,7 +17,8 @@ async fn a_result_that_the_database_refuses_fails_its_own_job_only() {
     assert_eq!(
         (state["progress"]["completed"].as_i64(), state["progress"]["failed"].as_i64()),
         (Some(6), Some(2)),
-        "{state:#}"
+        "{:#?}",
+        attempts(&cluster.db).await
     );
     let jobs = jobs(&cluster.db, &run).await;
     for (i, job) in jobs.iter().enumerate() {

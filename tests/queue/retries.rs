@@ -38,10 +38,14 @@ async fn a_retry_that_is_due_starts_by_timer_and_the_waits_grow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_planned_wait_is_within_half_and_whole_of_the_doubling_delay() {
-    let mut cluster = Cluster::api_only(&quick(&[("RUNLANE_RETRY_BASE_MS_PROBE_SCENARIO", "600000")])).await;
+    let wait = [
+        ("RUNLANE_RETRY_BASE_MS_PROBE_SCENARIO", "600000"),
+        ("RUNLANE_RETRY_MAX_MS_PROBE_SCENARIO", "86400000"),
+    ];
+    let mut cluster = Cluster::api_only(&quick(&wait)).await;
     let definition = cluster.definition(20).await;
     let run = cluster.run(&definition, &["mock/echo?fail=server_error"], json!({})).await;
-    cluster.add_node(&[("RUNLANE_RETRY_MAX_MS_PROBE_SCENARIO", "86400000")]).await;
+    cluster.add_node(&[]).await;
     super::support::until_sql(&cluster.db, "all retried", "select count(*) = 20 from attempt").await;
     let waits: Vec<f64> = sqlx::query_scalar(
         "select extract(epoch from j.run_at - a.ended_at)::float8 from job j join attempt a on a.job_id = j.id",

@@ -7,11 +7,11 @@ use crate::support::app::Cluster;
 
 /// Runs two probes of `model` among six well-behaved ones that share the warm process with them. All but `model`'s must
 /// complete without a failure; returns the codes and outcomes of `model`'s attempts, and the stderr with them.
-async fn spoil(model: &str, settings: &[(&str, &str)]) -> Vec<(String, String, String)> {
+async fn spoil(model: &str, timeout_s: u32, settings: &[(&str, &str)]) -> Vec<(String, String, String)> {
     let cluster = Cluster::with(&quick(settings)).await;
     let definition = cluster.definition(2).await;
     let models = [model, "mock/echo?delayMs=150", "mock/echo?delayMs=300", "mock/rater?delayMs=50"];
-    let run = cluster.run(&definition, &models, json!({ "params": { "timeoutSeconds": 2 } })).await;
+    let run = cluster.run(&definition, &models, json!({ "params": { "timeoutSeconds": timeout_s } })).await;
     let state = cluster.until_status(&run, "COMPLETED").await;
     assert_eq!(state["progress"]["completed"], 6, "{state:#}");
     assert_eq!(state["progress"]["failed"], 2, "{state:#}");
@@ -53,25 +53,25 @@ async fn three_losses_while_alone_are_a_crash_loop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?crash=exit", &[]).await;
+    let ends = spoil("mock/echo?crash=exit", 120, &[]).await;
     assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segmentation_fault_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?crash=segv", &[]).await;
+    let ends = spoil("mock/echo?crash=segv", 120, &[]).await;
     assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_out_of_memory_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?crash=oom", &[]).await;
+    let ends = spoil("mock/echo?crash=oom", 120, &[]).await;
     assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_stdout_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?stdout=garbage", &[]).await;
+    let ends = spoil("mock/echo?stdout=garbage", 120, &[]).await;
     assert!(
         ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "malformed_output"),
         "{ends:#?}"
@@ -80,7 +80,7 @@ async fn garbage_on_stdout_costs_only_its_own_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_line_on_stdout_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?stdout=huge", &[("RUNLANE_WORKER_LINE_MAX_BYTES", "100000")]).await;
+    let ends = spoil("mock/echo?stdout=huge", 120, &[("RUNLANE_WORKER_LINE_MAX_BYTES", "100000")]).await;
     assert!(
         ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "malformed_output"),
         "{ends:#?}"
@@ -89,7 +89,7 @@ async fn an_endless_line_on_stdout_costs_only_its_own_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_worker_is_ended_and_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?hang=1", &[("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "0")]).await;
+    let ends = spoil("mock/echo?hang=1", 6, &[("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "0")]).await;
     let failed: Vec<_> = ends.iter().filter(|(o, ..)| o == "failed").collect();
     assert_eq!(failed.len(), 2);
     assert!(failed.iter().all(|(_, code, _)| code == "timeout"), "{ends:#?}");

@@ -19,7 +19,7 @@ use super::postgres::database_like;
 pub const SECRET: &str = "the-tests-sign-with-this-secret-of-48-characters";
 
 /// How long a test waits for what must happen before it fails. Generous: it bounds failures, it is no timing.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The interpreter of the Python environment that `make` prepares.
 pub fn python() -> PathBuf {

@@ -1,1 +1,1 @@
-select job_id, number, look_after_ms from claim_jobs($1, $2::text[]::job_kind[], $3)
+select job_id, number, look_after_ms from claim_jobs($1, $2::text[]::job_kind[], $3, $4)

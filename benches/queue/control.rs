@@ -1,0 +1,144 @@
+//! How long people wait for a pause, a resume, a change of priority and a cancel, whatever the number of waiting jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+use crate::fill::{self, Fill};
+use crate::reads::{self, PROGRESS, QUEUE};
+use crate::report::{Report, figure, heading, median, ms, percentiles, quantile};
+use crate::scale::Scale;
+use crate::stage::{Client, Database, Stage, serve, stop};
+
+/// The longest that a pause may take.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Measures one run with all jobs in one lane, and one with them in a thousand.
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
+    for lanes in [1, if scale.stored >= 1_000_000 { 1_000 } else { 100 }] {
+        heading(&format!("controls with {} waiting jobs in {lanes} lane(s) of one run", scale.stored));
+        let database = stage.database().await?;
+        let (app, client) = serve(&database, false, &[]).await?;
+        fill::scenarios(&client).await?;
+        Fill { runs: 1, lanes, jobs: scale.stored / lanes, mixed: false }.store(&database).await?;
+        let run = fill::only_run(&database).await?;
+        let bench = Controls { database: &database, client: &client, run: &run, lanes, scale };
+        bench.quiet(report).await?;
+        bench.busy(report).await?;
+        stop(app).await;
+        stage.drop(database).await?;
+    }
+    Ok(())
+}
+
+struct Controls<'a> {
+    database: &'a Database,
+    client: &'a Client,
+    run: &'a str,
+    lanes: i32,
+    scale: &'a Scale,
+}
+
+impl Controls<'_> {
+    /// Nothing else goes on.
+    async fn quiet(&self, report: &mut Report) -> anyhow::Result<()> {
+        let mut times: [Vec<Duration>; 7] = Default::default();
+        for i in 0..self.scale.controls {
+            times[0].push(self.run_change("pauseRun", "", "PAUSED").await?);
+            times[1].push(self.run_change("resumeRun", "", "RUNNING").await?);
+            let priority = if i % 2 == 0 { ", priority: HIGH" } else { ", priority: LOW" };
+            times[2].push(self.run_change("setRunPriority", priority, "RUNNING").await?);
+            times[3].push(self.queue_change("pauseQueue", true).await?);
+            times[4].push(self.queue_change("resumeQueue", false).await?);
+            if i % 5 == 0 {
+                times[5].push(self.run_change("cancelRun", ", mode: GRACEFUL", "CANCELLED").await?);
+                let waiting =
+                    self.database.number("select sum(pending) from lane where kind = 'probe:scenario'");
+                ensure!(waiting.await? == 0, "a cancelled run's jobs wait");
+                self.undo_cancel().await?;
+            }
+        }
+        let names = ["pauseRun", "resumeRun", "setRunPriority", "pauseQueue", "resumeQueue", "cancelRun"];
+        for (name, times) in names.iter().zip(&times) {
+            figure(name, &percentiles(times));
+        }
+        for (name, times) in [("pauseRun", &times[0]), ("pauseQueue", &times[3])] {
+            let what = format!("{name} with {} waiting jobs in {} lane(s)", self.scale.stored, self.lanes);
+            report.goal_below(&what, median(times), PAUSE_MAX);
+        }
+        for (name, query, variables) in
+            [("run { progress }", PROGRESS, json!({ "id": self.run })), ("queueStatus", QUEUE, Value::Null)]
+        {
+            let requests = self.scale.requests / 2;
+            let times = reads::latencies(self.client, query, &Arc::new(vec![variables]), requests, 1).await?;
+            figure(&format!("{name}, 1 at a time"), &percentiles(&times));
+        }
+        Ok(())
+    }
+
+    /// While a node claims and completes as fast as it can.
+    async fn busy(&self, report: &mut Report) -> anyhow::Result<()> {
+        let (enough, driver) = (CancellationToken::new(), Driver::register(self.database, 500).await?);
+        let id = driver.node();
+        let load = tokio::spawn(driver.run(Some(enough.clone())));
+        let mut times: [Vec<Duration>; 2] = Default::default();
+        for _ in 0..self.scale.controls {
+            times[0].push(self.run_change("pauseRun", "", "PAUSED").await?);
+            times[1].push(self.run_change("resumeRun", "", "RUNNING").await?);
+            // The load gets going again before the next pause.
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        self.run_change("pauseRun", "", "PAUSED").await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        enough.cancel();
+        let driven = load.await??.jobs;
+        let late: i64 = sqlx::query_scalar(
+            "select count(*) from job j, run r where r.id = $1::uuid and j.claimed_at > r.paused_at",
+        )
+        .bind(self.run)
+        .fetch_one(&self.database.db)
+        .await?;
+        ensure!(late == 0, "{late} jobs were claimed by {id} after the pause");
+        fill::agree(self.database).await?;
+        figure("pauseRun while a node claims batches of 500", &percentiles(&times[0]));
+        figure("resumeRun while a node claims batches of 500", &percentiles(&times[1]));
+        figure("jobs that the node completed meanwhile", &driven.to_string());
+        let what = format!("pauseRun under load, {} lane(s), p95", self.lanes);
+        report.goal_below(&what, quantile(&times[0], 0.95), PAUSE_MAX);
+        let (_, data) = self.client.timed(PROGRESS, &json!({ "id": self.run })).await?;
+        ensure!(data["run"]["progress"]["completed"] == driven, "{driven} were completed, but {data}");
+        Ok(())
+    }
+
+    async fn run_change(&self, name: &str, more: &str, becomes: &str) -> anyhow::Result<Duration> {
+        let query = format!("mutation($id: ID!) {{ {name}(id: $id{more}) {{ status }} }}");
+        let (time, data) = self.client.timed(&query, &json!({ "id": self.run })).await?;
+        ensure!(data[name]["status"] == becomes, "{name} took {}, but {data}", ms(time));
+        Ok(time)
+    }
+
+    async fn queue_change(&self, name: &str, pauses: bool) -> anyhow::Result<Duration> {
+        let query = format!("mutation {{ {name} {{ isPaused }} }}");
+        let (time, data) = self.client.timed(&query, &Value::Null).await?;
+        ensure!(data[name]["isPaused"] == pauses, "{data}");
+        Ok(time)
+    }
+
+    /// No node tidies up here, so a cancelled run's rows are as they were.
+    async fn undo_cancel(&self) -> anyhow::Result<()> {
+        sqlx::raw_sql(
+            "delete from job j using lane l where l.id = j.lane_id and l.kind <> 'probe:scenario';
+             delete from lane where kind <> 'probe:scenario';
+             update lane set pending = cancelled, cancelled = 0, is_live = true, is_open = true, closed_at = null,
+                             is_settled = true;
+             update run set status = 'RUNNING', completed_at = null, cancel_mode = null",
+        )
+        .execute(&self.database.db)
+        .await?;
+        Ok(())
+    }
+}

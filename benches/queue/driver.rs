@@ -1,0 +1,137 @@
+//! A node without Python: the orchestrator's calls in its order, where every job completes at once.
+//!
+//! As in the orchestrator, one task claims and reads what it has claimed, another puts the ends on record.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use runlane::domain::job::Claim;
+use runlane::domain::work::AttemptEnd;
+use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
+use runlane::store::{NewNode, PoolSettings, Store, connect};
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::stage::Database;
+
+/// What `mock/echo` answers to a short prompt.
+const TRANSCRIPT: &str = r#"{"turns":[{"n":1,"label":"prompt","prompt":"How would you rate value 7 with value 3?","response":"How would you rate value 7 with value 3?","finishReason":"stop","usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"latencyMs":0}],"usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"modelVersion":"mock-1","score":null,"costUsd":null,"startedAt":"2026-01-01T00:00:00.000Z","completedAt":"2026-01-01T00:00:00.000Z"}"#;
+
+/// A registered node.
+pub struct Driver {
+    store: Store,
+    id: Uuid,
+    batch: u32,
+}
+
+/// What a driver did, and where its time went.
+#[derive(Default, Clone, Copy)]
+pub struct Tally {
+    /// Jobs completed.
+    pub jobs: usize,
+    /// Claims that brought something.
+    pub claims: u32,
+    /// Time in `claim_jobs`.
+    pub claiming: Duration,
+    /// Time in `work`.
+    pub reading: Duration,
+    /// Time in `end_attempts`.
+    pub ending: Duration,
+}
+
+impl Driver {
+    /// Registers a node that claims so many jobs at once.
+    pub async fn register(database: &Database, batch: u32) -> anyhow::Result<Self> {
+        let settings = PoolSettings {
+            size: 4,
+            acquire_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
+        };
+        let store = Store::new(connect(&SecretString::from(database.url.clone()), "bench", settings)?);
+        let node = NewNode { id: ids::new_id(), name: "bench".into(), version: "0".into(), executes: true };
+        store.register_node(&node, Duration::from_secs(3_600)).await?;
+        Ok(Self { store, id: node.id, batch })
+    }
+
+    /// The node's id.
+    pub const fn node(&self) -> Uuid {
+        self.id
+    }
+
+    /// Claims and completes until nothing waits; with `enough`, until that is cancelled.
+    pub async fn run(self, enough: Option<CancellationToken>) -> anyhow::Result<Tally> {
+        let (sender, receiver) = mpsc::channel(1);
+        let claimer = self.claim(sender, enough);
+        let writer = self.write(receiver);
+        let (claimed, written) = tokio::join!(claimer, writer);
+        let (claimed, written) = (claimed?, written?);
+        self.store.pool().close().await;
+        Ok(Tally { jobs: written.jobs, ending: written.ending, ..claimed })
+    }
+
+    async fn claim(
+        &self,
+        ends: mpsc::Sender<Vec<Claim>>,
+        enough: Option<CancellationToken>,
+    ) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        let slots = [(JobKind::ProbeScenario, self.batch)];
+        loop {
+            let begun = Instant::now();
+            let claimed = self.store.claim_jobs(self.id, &slots).await?;
+            let read_from = Instant::now();
+            if claimed.claims.is_empty() {
+                match &enough {
+                    Some(enough) if enough.is_cancelled() => return Ok(tally),
+                    Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    None if claimed.look_after == Some(Duration::ZERO) => {}
+                    None => return Ok(tally),
+                }
+                continue;
+            }
+            tally.claims += 1;
+            tally.claiming += read_from - begun;
+            let works = self.store.work(&claimed.claims).await?;
+            tally.reading += read_from.elapsed();
+            ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
+            ends.send(works.into_iter().map(|work| work.claim).collect()).await?;
+        }
+    }
+
+    async fn write(&self, mut batches: mpsc::Receiver<Vec<Claim>>) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        while let Some(claims) = batches.recv().await {
+            let ends = claims.into_iter().map(completed).collect::<Result<Vec<_>, _>>()?;
+            let begun = Instant::now();
+            let ended = self.store.end_attempts(self.id, &ends).await?;
+            tally.ending += begun.elapsed();
+            ensure!(
+                ended.len() == ends.len(),
+                "{} of {} ends came too late",
+                ends.len() - ended.len(),
+                ends.len()
+            );
+            ensure!(ended.iter().all(|&(_, state)| state == JobState::Completed), "a job did not complete");
+            tally.jobs += ended.len();
+        }
+        Ok(tally)
+    }
+}
+
+fn completed(claim: Claim) -> serde_json::Result<AttemptEnd> {
+    Ok(AttemptEnd {
+        claim,
+        outcome: AttemptOutcome::Completed,
+        delay: Duration::ZERO,
+        error: None,
+        stderr_tail: None,
+        usage: None,
+        result: Some(RawValue::from_string(TRANSCRIPT.to_owned())?),
+        suspect: false,
+        alone: false,
+    })
+}

@@ -1,0 +1,97 @@
+//! How long the two questions that people ask all the time take, over HTTP, authenticated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use crate::cpu::Meter;
+use crate::fill::{self, Fill};
+use crate::report::{Report, figure, heading, ms, percentiles, quantile};
+use crate::scale::Scale;
+use crate::stage::{Client, Stage, serve, stop};
+
+/// A run's progress.
+pub const PROGRESS: &str = "query($id: ID!) { run(id: $id) { status progress {
+    total pending active completed failed cancelled percentComplete } } }";
+/// The same with all that the console shows of it.
+const PROGRESS_WIDE: &str = "query($id: ID!) { run(id: $id) { status estimatedTimeRemaining progress {
+    total pending active completed failed cancelled percentComplete
+    byModel { modelId total pending active completed failed cancelled } } recentTasks(limit: 10) { jobId } } }";
+/// The whole queue.
+pub const QUEUE: &str = "{ queueStatus { isPaused totalPending totalActive totalCompleted totalFailed
+    jobs { type pending active completed failed } } }";
+
+/// Measures both with many jobs in the database, one request at a time and eight.
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
+    heading(&format!("reads with {} jobs in the database: finished, failed, waiting", scale.stored));
+    let database = stage.database().await?;
+    let (app, client) = serve(&database, false, &[]).await?;
+    fill::scenarios(&client).await?;
+    let jobs = if scale.stored >= 1_000_000 { 1_000 } else { 200 };
+    let fill = Fill { runs: scale.stored / jobs / 10, lanes: 10, jobs, mixed: true };
+    fill.store(&database).await?;
+    let runs: Vec<Value> = fill::runs(&database).await?.into_iter().map(|id| json!({ "id": id })).collect();
+
+    let total: i64 = i64::from(fill.lanes * fill.jobs);
+    for run in &runs {
+        let (_, data) = client.timed(PROGRESS, run).await?;
+        ensure!(data["run"]["progress"]["total"] == total, "{data}");
+    }
+    let (_, status) = client.timed(QUEUE, &Value::Null).await?;
+    let pending = database.number("select count(*) from job where state = 'pending'").await?;
+    ensure!(status["queueStatus"]["totalPending"] == pending, "{pending} wait, but {status}");
+
+    for (what, query, variables, has_goal) in [
+        ("run { progress }", PROGRESS, runs.clone(), true),
+        ("run { progress byModel estimatedTimeRemaining recentTasks }", PROGRESS_WIDE, runs, false),
+        ("queueStatus", QUEUE, vec![Value::Null], true),
+    ] {
+        let variables = Arc::new(variables);
+        for at_once in [1, 8] {
+            let meter = Meter::ours()?;
+            let times = latencies(&client, query, &variables, scale.requests, at_once).await?;
+            let used = meter.used()? / u32::try_from(times.len())?;
+            let what = format!("{what}, {at_once} at a time");
+            figure(&what, &format!("{}; processor {} each", percentiles(&times), ms(used)));
+            if has_goal {
+                report.goal_below(
+                    &format!("p99 of {what}"),
+                    quantile(&times, 0.99),
+                    Duration::from_millis(10),
+                );
+            }
+        }
+    }
+    stop(app).await;
+    stage.drop(database).await
+}
+
+/// Sends so many requests, so many at a time, going through the variables in turn.
+pub async fn latencies(
+    client: &Client,
+    query: &'static str,
+    variables: &Arc<Vec<Value>>,
+    requests: usize,
+    at_once: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..at_once {
+        let (client, variables) = (client.clone(), Arc::clone(variables));
+        tasks.spawn(async move {
+            let mut times = Vec::new();
+            // The first request of each opens its connection.
+            client.timed(query, &variables[task % variables.len()]).await?;
+            for i in 0..requests.div_ceil(at_once) {
+                times.push(client.timed(query, &variables[(i * at_once + task) % variables.len()]).await?.0);
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        times.extend(done??);
+    }
+    Ok(times)
+}

@@ -1,0 +1,87 @@
+//! Figures, medians, percentiles, and the goals they are held against.
+
+use std::time::Duration;
+
+use crate::cpu;
+
+/// What was promised and what was measured.
+#[derive(Default)]
+pub struct Report {
+    goals: Vec<String>,
+}
+
+impl Report {
+    /// Holds a time against the goal that it stays below a limit.
+    pub fn goal_below(&mut self, what: &str, figure: Duration, limit: Duration) {
+        let verdict = if figure < limit { "met" } else { "short" };
+        let n = self.goals.len() + 1;
+        self.goals.push(format!("goal {n}: {what} {} <{} {verdict}", ms(figure), ms(limit)));
+    }
+
+    /// One line a goal.
+    pub fn print_goals(&self) {
+        println!();
+        for goal in &self.goals {
+            println!("{goal}");
+        }
+    }
+}
+
+/// Prints the heading of a phase.
+pub fn heading(text: &str) {
+    println!("\n== {text}");
+    figure("processor pressure before (others' work lengthens every time)", &cpu::pressure());
+}
+
+/// Prints one figure.
+pub fn figure(what: &str, value: &str) {
+    println!("{what:<64} {value}");
+}
+
+/// Milliseconds with as many decimals as mean something.
+pub fn ms(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    let decimals = if ms < 10.0 {
+        2
+    } else if ms < 100.0 {
+        1
+    } else {
+        0
+    };
+    format!("{ms:.decimals$} ms")
+}
+
+/// So many in that time, a second.
+pub fn rate(n: f64, time: Duration) -> f64 {
+    n / time.as_secs_f64()
+}
+
+/// The value in the middle; of an even number the lower one.
+pub fn median<T: Copy + PartialOrd>(values: &[T]) -> T {
+    quantile(values, 0.5)
+}
+
+/// The smallest value that at least this share of the values does not exceed.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rank within a slice in memory"
+)]
+pub fn quantile<T: Copy + PartialOrd>(values: &[T], share: f64) -> T {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| a.partial_cmp(b).expect("figures are numbers"));
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}
+
+/// The percentiles of latencies in one line.
+pub fn percentiles(times: &[Duration]) -> String {
+    format!(
+        "p50 {}  p95 {}  p99 {}  max {}  (n {})",
+        ms(quantile(times, 0.50)),
+        ms(quantile(times, 0.95)),
+        ms(quantile(times, 0.99)),
+        ms(quantile(times, 1.0)),
+        times.len()
+    )
+}

@@ -1,0 +1,135 @@
+//! Jobs claimed and completed a second without Python, beside the plainest queue on the same PostgreSQL.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::cpu::Meter;
+use crate::driver::{Driver, Tally};
+use crate::fill::{self, Fill};
+use crate::floor;
+use crate::report::{Report, figure, heading, median, ms, rate};
+use crate::scale::Scale;
+use crate::stage::{Database, Stage, serve, stop};
+
+/// One way to drain a queue.
+struct Way {
+    what: &'static str,
+    lanes: i32,
+    nodes: usize,
+    batch: u32,
+}
+
+const WAYS: [Way; 5] = [
+    Way { what: "1 node, 1 lane, batches of 500", lanes: 1, nodes: 1, batch: 500 },
+    Way { what: "2 nodes, 1 lane, batches of 500", lanes: 1, nodes: 2, batch: 500 },
+    Way { what: "2 nodes, 100 lanes, batches of 500", lanes: 100, nodes: 2, batch: 500 },
+    Way { what: "2 nodes, 1,000 lanes, batches of 500", lanes: 1_000, nodes: 2, batch: 500 },
+    Way { what: "1 node, 1 lane, batches of 32 (the default slots)", lanes: 1, nodes: 1, batch: 32 },
+];
+
+/// Measures each way and the floor in turn, as often as there are rounds.
+pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyhow::Result<()> {
+    heading(&format!("{} no-op jobs claimed and completed, without Python", scale.driven));
+    let mut floors: [Vec<f64>; 2] = Default::default();
+    let mut floor_costs: [Vec<Duration>; 2] = Default::default();
+    let mut rates: [Vec<f64>; WAYS.len()] = Default::default();
+    let mut costs: [Vec<Duration>; WAYS.len()] = Default::default();
+    let mut tallies = [Tally::default(); WAYS.len()];
+    for _ in 0..scale.rounds {
+        for clients in [1, 2] {
+            let database = stage.database().await?;
+            floor::create_queue(&database, scale.driven).await?;
+            let meter = Meter::ours()?;
+            let time = floor::drain(&database, scale.driven, clients, 500).await?;
+            floor_costs[clients - 1].push(meter.used()?);
+            floors[clients - 1].push(rate(f64::from(scale.driven), time));
+            stage.drop(database).await?;
+        }
+        for (i, way) in WAYS.iter().enumerate() {
+            let (time, used, tally) = drive(stage, scale, way).await?;
+            costs[i].push(used);
+            rates[i].push(rate(tally.jobs as f64, time));
+            tallies[i] = tally;
+        }
+    }
+    for clients in [1, 2] {
+        let (rate, used) = (median(&floors[clients - 1]), median(&floor_costs[clients - 1]));
+        let value = format!("{rate:.0} jobs/s; processor {:.1} µs a job", each(used, scale.driven));
+        figure(&format!("floor: plain table, {clients} client(s), batches of 500"), &value);
+    }
+    for (i, way) in WAYS.iter().enumerate() {
+        let (rate, used, tally) = (median(&rates[i]), median(&costs[i]), &tallies[i]);
+        let batch = |time: Duration| ms(time / tally.claims);
+        let value = format!(
+            "{rate:.0} jobs/s, {:.2} of the floor; processor {:.1} µs a job, {:.1} times the floor's; \
+             a batch: claim {}, payloads {}, ends {}",
+            rate / median(&floors[way.nodes - 1]),
+            each(used, scale.driven),
+            used.as_secs_f64() / median(&floor_costs[way.nodes - 1]).as_secs_f64(),
+            batch(tally.claiming),
+            batch(tally.reading),
+            batch(tally.ending)
+        );
+        figure(way.what, &value);
+    }
+    Ok(())
+}
+
+/// Microseconds a job.
+fn each(time: Duration, jobs: i32) -> f64 {
+    time.as_secs_f64() * 1e6 / f64::from(jobs)
+}
+
+async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Duration, Duration, Tally)> {
+    let database = stage.database().await?;
+    let (app, client) = serve(&database, false, &[]).await?;
+    fill::scenarios(&client).await?;
+    stop(app).await;
+    let fill = Fill::waiting(scale.driven, way.lanes);
+    fill.store(&database).await?;
+    let mut drivers = Vec::new();
+    for _ in 0..way.nodes {
+        drivers.push(Driver::register(&database, way.batch).await?);
+    }
+    let meter = Meter::ours()?;
+    let begun = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for driver in drivers {
+        tasks.spawn(driver.run(None));
+    }
+    let mut all = Tally::default();
+    while let Some(done) = tasks.join_next().await {
+        let tally = done??;
+        all.jobs += tally.jobs;
+        all.claims += tally.claims;
+        all.claiming += tally.claiming;
+        all.reading += tally.reading;
+        all.ending += tally.ending;
+    }
+    let (time, used) = (begun.elapsed(), meter.used()?);
+    check(&database, i64::from(fill.total())).await?;
+    stage.drop(database).await?;
+    Ok((time, used, all))
+}
+
+/// Every job completed once, with its attempt and its transcript; every counter and every run says so.
+async fn check(database: &Database, total: i64) -> anyhow::Result<()> {
+    fill::agree(database).await?;
+    for (what, sql) in [
+        (
+            "jobs that completed at their first claim",
+            "select count(*) from job where state = 'completed' and claims = 1",
+        ),
+        ("attempts", "select count(*) from attempt where outcome = 'completed' and number = 1"),
+        ("transcripts", "select count(*) from transcript"),
+        ("jobs counted as completed", "select sum(completed) from lane"),
+        ("jobs tallied as completed", "select sum(completed) from queue_minute"),
+    ] {
+        let n = database.number(sql).await?;
+        ensure!(n == total, "{n} {what} instead of {total}");
+    }
+    let open = database.number("select count(*) from run where status <> 'COMPLETED'").await?;
+    ensure!(open == 0, "{open} runs are not COMPLETED");
+    Ok(())
+}
