@@ -43,7 +43,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<ExitCod
 /// Where the database is.
 enum Place {
     /// On the server that DATABASE_URL names.
-    Server(TemporaryDatabase),
+    Server(Box<TemporaryDatabase>),
     /// In a server and a directory of its own.
     Embedded(Box<Cluster>, Directory),
 }
@@ -53,7 +53,7 @@ impl Place {
         if let Some(url) = &config.database_url {
             let database =
                 TemporaryDatabase::create(url).await.context("cannot make a temporary database")?;
-            return Ok(Self::Server(database));
+            return Ok(Self::Server(Box::new(database)));
         }
         let directory = Directory::make()?;
         let settings = Settings { data_dir: directory.0.clone(), ..Settings::from_config(config) };

@@ -39,6 +39,7 @@ async fn the_server_accepts_it_in_its_role() {
     let other = print(&home, &["--sub", "a", "--role", "user"], &[("RUNLANE_JWT_ISSUER", "elsewhere")]).await;
     let answer = cluster.send(Some(&other), "{ queueStatus { isPaused } }", json!({})).await;
     assert_eq!((answer.status, answer.code()), (401, "UNAUTHENTICATED"));
+    assert!(answer.headers.contains_key("www-authenticate"), "{:?}", answer.headers);
     cluster.stop().await;
 }
 

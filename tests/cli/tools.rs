@@ -5,6 +5,7 @@ use std::process::Stdio;
 use sqlx::PgPool;
 
 use super::process::{Home, Output, Running, finish};
+use crate::support::app::Cluster;
 use crate::support::postgres::empty_database;
 
 #[tokio::test]
@@ -18,12 +19,24 @@ async fn migrating_twice_changes_nothing_the_second_time() {
         assert_eq!(output.stdout, "The database's schema is up to date.\n");
     }
     let db = PgPool::connect(&url).await.unwrap();
+    db_has_the_schema(&db).await;
+}
+
+async fn db_has_the_schema(db: &PgPool) {
     let (applied, runs): (i64, i64) =
         sqlx::query_as("SELECT (SELECT count(*) FROM _sqlx_migrations), (SELECT count(*) FROM run)")
-            .fetch_one(&db)
+            .fetch_one(db)
             .await
             .unwrap();
     assert!(applied >= 2 && runs == 0);
+}
+
+#[tokio::test]
+async fn migrating_beside_a_running_server_changes_nothing() {
+    let cluster = Cluster::api_only(&[]).await;
+    finish(Home::new().configured(&["migrate"], &cluster.url)).await.ok();
+    db_has_the_schema(&cluster.db).await;
+    cluster.stop().await;
 }
 
 #[tokio::test]
