@@ -98,6 +98,11 @@ impl<'r> Completer<'r> {
         self.errors.iter().any(|e| e.path.starts_with(&self.path))
     }
 
+    /// Whether an error happened below.
+    fn failed_below(&self) -> bool {
+        self.errors.iter().any(|e| e.path.len() > self.path.len() && e.path.starts_with(&self.path))
+    }
+
     fn object(
         &mut self,
         type_name: &str,
@@ -106,8 +111,8 @@ impl<'r> Completer<'r> {
     ) -> Result<Value, Bubbles> {
         let mut given = match value {
             Value::Object(map) => map,
-            // An object of which every field failed arrives as null.
-            Value::Null if self.failed() => IndexMap::new(),
+            // An object of which every field failed arrives as null; one that failed itself is null.
+            Value::Null if self.failed_below() => IndexMap::new(),
             other => return Ok(other),
         };
         let mut fields: IndexMap<&str, Vec<&Field>> = IndexMap::new();
