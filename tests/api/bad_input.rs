@@ -91,7 +91,8 @@ async fn a_run_that_may_not_be_is_refused_with_its_field_and_changes_nothing() {
         assert_refused(&answer, &given, field, says);
     }
     for unknown in ["0190b1de-0000-7000-8000-000000000000", "nonsense", "", "a\0b", "7"] {
-        assert_eq!(cluster.start_run(unknown, &["mock/echo"], json!({})).await.code(), "NOT_FOUND");
+        let answer = cluster.start_run(unknown, &["mock/echo"], json!({})).await;
+        assert_eq!(answer.code(), "NOT_FOUND", "{unknown:?}: {}", answer.body);
     }
     let many = cluster.start_run(&definition, &["mock/a", "mock/b", "mock/c"], json!({})).await;
     assert_eq!(many.refusal(), &json!({"code": "QUEUE_ERROR", "jobs": 60, "limit": 50}));
@@ -113,7 +114,8 @@ async fn a_definition_that_may_not_be_is_refused_with_its_field_and_changes_noth
     let content = |with: Value| json!({"content": over(&base["content"], &with)});
     let given = |scenarios: Value| json!({"content": {}, "scenarios": scenarios});
     let values = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
-    let two = |a: Value, b: Value| json!({"dimensions": [{"name": "a", "values": a}, {"name": "b", "values": b}]});
+    let two =
+        |a: Value, b: Value| json!({"dimensions": [{"name": "a", "values": a}, {"name": "b", "values": b}]});
     let cases: Vec<Case> = vec![
         (json!({"name": ""}), "input.name", "is empty"),
         (json!({"name": "ü".repeat(201)}), "input.name", "at most 200 characters"),
@@ -128,22 +130,62 @@ async fn a_definition_that_may_not_be_is_refused_with_its_field_and_changes_noth
         (json!({"content": {}}), "input.content.template", "is missing"),
         (content(two(json!([]), json!(["1"]))), "input.content.dimensions[0].values", "at least one value"),
         (content(two(json!(["x", "x"]), json!(["1"]))), "input.content.dimensions[0].values[1]", "twice"),
-        (content(two(json!(values(11)), json!(values(10)))), "input.content.dimensions", "at most 100 scenarios"),
-        (content(two(json!(["x".repeat(401)]), json!(["1"]))), "input.content.dimensions[0].values[0]", "at most 400 bytes"),
-        (content(two(json!(["x".repeat(400)]), json!(["y".repeat(400)]))), "input.content.dimensions", "at most 500 bytes"),
+        (
+            content(two(json!(values(11)), json!(values(10)))),
+            "input.content.dimensions",
+            "at most 100 scenarios",
+        ),
+        (
+            content(two(json!(["x".repeat(401)]), json!(["1"]))),
+            "input.content.dimensions[0].values[0]",
+            "at most 400 bytes",
+        ),
+        (
+            content(two(json!(["x".repeat(400)]), json!(["y".repeat(400)]))),
+            "input.content.dimensions",
+            "at most 500 bytes",
+        ),
         (content(json!({"scoring": {"min": 5, "max": 5}})), "input.content.scoring", "min below the max"),
         (content(json!({"params": {"maxTokens": 0}})), "input.content.params.maxTokens", "from 1 to 1000000"),
         (content(json!({"followups": [""]})), "input.content.followups[0]", "is empty"),
-        (content(json!({"lifecycle": {"maxDurationMinutes": 0}})), "input.content.lifecycle.maxDurationMinutes", "from 1 to 525600"),
+        (
+            content(json!({"lifecycle": {"maxDurationMinutes": 0}})),
+            "input.content.lifecycle.maxDurationMinutes",
+            "from 1 to 525600",
+        ),
         (given(json!([])), "input.scenarios", "at least one"),
-        (given(json!([{"key": "a", "prompt": "x"}, {"key": "a", "prompt": "y"}])), "input.scenarios[1].key", "twice"),
-        (given(json!([{"key": "a".repeat(501), "prompt": "x"}])), "input.scenarios[0].key", "at most 500 bytes"),
+        (
+            given(json!([{"key": "a", "prompt": "x"}, {"key": "a", "prompt": "y"}])),
+            "input.scenarios[1].key",
+            "twice",
+        ),
+        (
+            given(json!([{"key": "a".repeat(501), "prompt": "x"}])),
+            "input.scenarios[0].key",
+            "at most 500 bytes",
+        ),
         (given(json!([{"key": "a\0", "prompt": "x"}])), "input.scenarios[0].key", "NUL"),
-        (given(json!([{"key": "a", "prompt": "x".repeat(1001)}])), "input.scenarios[0].prompt", "at most 1000 bytes"),
+        (
+            given(json!([{"key": "a", "prompt": "x".repeat(1001)}])),
+            "input.scenarios[0].prompt",
+            "at most 1000 bytes",
+        ),
         (given(json!([{"key": "a", "prompt": ""}])), "input.scenarios[0].prompt", "is empty"),
-        (given(json!([{"key": "a", "prompt": "x", "dimensions": [1]}])), "input.scenarios[0].dimensions", "object"),
-        (given(json!([{"key": "a", "prompt": "x", "dimensions": {"d": [1]}}])), "input.scenarios[0].dimensions", "a number or a boolean"),
-        (given(json!(values(101).iter().map(|k| json!({"key": k, "prompt": "x"})).collect::<Vec<_>>())), "input.scenarios", "at most 100"),
+        (
+            given(json!([{"key": "a", "prompt": "x", "dimensions": [1]}])),
+            "input.scenarios[0].dimensions",
+            "object",
+        ),
+        (
+            given(json!([{"key": "a", "prompt": "x", "dimensions": {"d": [1]}}])),
+            "input.scenarios[0].dimensions",
+            "a number or a boolean",
+        ),
+        (
+            given(json!(values(101).iter().map(|k| json!({"key": k, "prompt": "x"})).collect::<Vec<_>>())),
+            "input.scenarios",
+            "at most 100",
+        ),
     ];
     for (given, field, says) in cases {
         let answer = create(&cluster, &over(&base, &given)).await;
@@ -158,7 +200,11 @@ async fn a_definition_that_may_not_be_is_refused_with_its_field_and_changes_noth
 async fn every_mistake_is_told_at_once() {
     let cluster = server().await;
     let answer = cluster
-        .start_run("nonsense", &[], json!({"samplePercentage": 0, "sampleSeed": -1, "params": {"maxTurns": 0}, "name": ""}))
+        .start_run(
+            "nonsense",
+            &[],
+            json!({"samplePercentage": 0, "sampleSeed": -1, "params": {"maxTurns": 0}, "name": ""}),
+        )
         .await;
     let mut fields = super::texts(&answer.refusal()["errors"], "field");
     fields.sort();
@@ -193,9 +239,17 @@ async fn bad_arguments_of_lists_and_pauses_name_their_field() {
         ("{ runs(first: 0) { nodes { id } } }".to_owned(), "first", "give 1 to 100"),
         ("{ definitions(first: -1) { nodes { id } } }".to_owned(), "first", "give 1 to 100"),
         ("{ runs(after: \"zz\") { nodes { id } } }".to_owned(), "after", "no cursor of this list"),
-        (format!("{{ definitions(after: \"{runs_cursor}\") {{ nodes {{ id }} }} }}"), "after", "no cursor of this list"),
+        (
+            format!("{{ definitions(after: \"{runs_cursor}\") {{ nodes {{ id }} }} }}"),
+            "after",
+            "no cursor of this list",
+        ),
         ("{ definitions(search: \"a\\u0000\") { nodes { id } } }".to_owned(), "search", "NUL"),
-        (format!("{{ definitions(search: \"{}\") {{ nodes {{ id }} }} }}", "s".repeat(201)), "search", "at most 200"),
+        (
+            format!("{{ definitions(search: \"{}\") {{ nodes {{ id }} }} }}", "s".repeat(201)),
+            "search",
+            "at most 200",
+        ),
         ("{ runs(filter: {createdBy: \"\"}) { nodes { id } } }".to_owned(), "filter.createdBy", "is empty"),
         (in_run("jobs(first: 0) { nodes { id } }"), "first", "give 1 to 100"),
         (in_run("jobs(filter: {type: [\"probe\"]}) { nodes { id } }"), "filter.type[0]", "probe:scenario"),
@@ -207,16 +261,25 @@ async fn bad_arguments_of_lists_and_pauses_name_their_field() {
     ];
     for (query, field, says) in cases {
         let refusal = cluster.user(&query, json!({})).await.refusal().clone();
-        assert_eq!((&refusal["code"], &refusal["field"]), (&json!("VALIDATION_ERROR"), &json!(field)), "{query}");
+        assert_eq!(
+            (&refusal["code"], &refusal["field"]),
+            (&json!("VALIDATION_ERROR"), &json!(field)),
+            "{query}"
+        );
         assert!(refusal["errors"][0]["message"].as_str().unwrap().contains(says), "{query}: {refusal}");
     }
-    for (reason, says) in [("r".repeat(501), "at most 500 characters"), ("a\nb".to_owned(), "U+000A"), ("\0".to_owned(), "NUL")] {
+    for (reason, says) in
+        [("r".repeat(501), "at most 500 characters"), ("a\nb".to_owned(), "U+000A"), ("\0".to_owned(), "NUL")]
+    {
         let pause = "mutation($reason: String) { pauseQueue(reason: $reason) { isPaused } }";
         let refusal = cluster.admin(pause, json!({ "reason": reason })).await.refusal().clone();
         assert_eq!((&refusal["code"], &refusal["field"]), (&json!("VALIDATION_ERROR"), &json!("reason")));
         assert!(refusal["errors"][0]["message"].as_str().unwrap().contains(says), "{refusal}");
     }
-    assert_eq!(cluster.user("{ queueStatus { isPaused } }", json!({})).await.data()["queueStatus"]["isPaused"], false);
+    assert_eq!(
+        cluster.user("{ queueStatus { isPaused } }", json!({})).await.data()["queueStatus"]["isPaused"],
+        false
+    );
     assert_eq!(rows(&cluster.db).await, before);
     cluster.stop().await;
 }
@@ -255,7 +318,14 @@ async fn values_of_the_wrong_type_are_validation_errors() {
         "query($x: Nothing) { runs { nodes { id } } }",
         "{",
     ] {
-        assert_eq!(cluster.user(query, json!({})).await.code(), "VALIDATION_ERROR", "{query}");
+        let answer = cluster.user(query, json!({})).await;
+        let errors = answer.body["errors"].as_array().unwrap();
+        assert!(!errors.is_empty(), "{query}");
+        assert!(
+            errors.iter().all(|e| e["extensions"]["code"] == "VALIDATION_ERROR"),
+            "{query}: {}",
+            answer.body
+        );
     }
     assert_eq!(rows(&cluster.db).await, before);
     cluster.stop().await;

@@ -88,18 +88,23 @@ async fn internal(cluster: &Cluster, definition: &str) -> Answer {
 
 /// The only connection waits for a lock of ours; the next request finds none.
 async fn unavailable() -> Answer {
-    let cluster = Cluster::api_only(&[("RUNLANE_API_POOL_SIZE", "1"), ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "100")]).await;
+    let cluster =
+        Cluster::api_only(&[("RUNLANE_API_POOL_SIZE", "1"), ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "100")])
+            .await;
     let mut lock = cluster.db.begin().await.unwrap();
     lock.execute("lock table definition in access exclusive mode").await.unwrap();
-    let (blocked, answer) = tokio::join!(cluster.user("{ definitions { nodes { id } } }", json!({})), async {
-        let waits = "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())";
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&cluster.db).await.unwrap() == 0 {
-            tokio::task::yield_now().await;
+    let (blocked, answer) = tokio::join!(
+        cluster.user("{ definitions { nodes { id } } }", json!({})),
+        async {
+            let waits = "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())";
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&cluster.db).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let answer = cluster.user("{ queueStatus { id } }", json!({})).await;
+            lock.rollback().await.unwrap();
+            answer
         }
-        let answer = cluster.user("{ queueStatus { id } }", json!({})).await;
-        lock.rollback().await.unwrap();
-        answer
-    });
+    );
     blocked.data();
     assert!(answer.refusal()["retryAfterMs"].as_i64().unwrap() > 0);
     assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);

@@ -20,19 +20,28 @@ async fn scenarios_are_the_product_of_the_dimensions_with_escaped_keys() {
         {"name": "tone", "values": ["50%", "a;b"]}, {"name": "a=b", "values": ["y", "x"]}]}});
     let answer = create(&cluster, &input).await;
     assert_eq!(answer.data()["createDefinition"]["scenarioCount"], 4);
-    let scenarios = definition(&cluster, &created(&answer), "scenarios { totalCount nodes { key name prompt dimensions } }").await;
+    let scenarios = definition(
+        &cluster,
+        &created(&answer),
+        "scenarios { totalCount nodes { key name prompt dimensions } }",
+    )
+    .await;
     assert_eq!(scenarios["scenarios"]["totalCount"], 4);
     let seen: Vec<Value> = scenarios["scenarios"]["nodes"].as_array().unwrap().clone();
     let scenario = |key: &str, tone: &str, ab: &str| {
         json!({"key": key, "name": format!("{tone} · {ab}"), "prompt": format!("{{x}} {tone}: {ab}"),
                "dimensions": {"tone": tone, "a=b": ab}})
     };
-    assert_eq!(seen, [
-        scenario("tone=50%25;a%3Db=x", "50%", "x"),
-        scenario("tone=50%25;a%3Db=y", "50%", "y"),
-        scenario("tone=a%3Bb;a%3Db=x", "a;b", "x"),
-        scenario("tone=a%3Bb;a%3Db=y", "a;b", "y"),
-    ], "by key");
+    assert_eq!(
+        seen,
+        [
+            scenario("tone=50%25;a%3Db=x", "50%", "x"),
+            scenario("tone=50%25;a%3Db=y", "50%", "y"),
+            scenario("tone=a%3Bb;a%3Db=x", "a;b", "x"),
+            scenario("tone=a%3Bb;a%3Db=y", "a;b", "y"),
+        ],
+        "by key"
+    );
     cluster.stop().await;
 }
 
@@ -45,12 +54,19 @@ async fn explicit_scenarios_are_kept_as_given() {
     let id = created(&create(&cluster, &input).await);
     let fields = "name version content createdBy scenarioCount scenarios { nodes { key prompt dimensions } }";
     let seen = definition(&cluster, &id, fields).await;
-    assert_eq!(seen["scenarios"]["nodes"], json!([
-        {"key": "Z", "prompt": "line one\nline two", "dimensions": {"n": 1, "t": "x", "b": true}},
-        {"key": "a", "prompt": "p", "dimensions": {}},
-        {"key": "ä", "prompt": "{not a placeholder}", "dimensions": {}},
-    ]), "by the bytes of the key");
-    assert_eq!((&seen["createdBy"], &seen["version"], &seen["scenarioCount"]), (&json!("ada"), &json!(1), &json!(3)));
+    assert_eq!(
+        seen["scenarios"]["nodes"],
+        json!([
+            {"key": "Z", "prompt": "line one\nline two", "dimensions": {"n": 1, "t": "x", "b": true}},
+            {"key": "a", "prompt": "p", "dimensions": {}},
+            {"key": "ä", "prompt": "{not a placeholder}", "dimensions": {}},
+        ]),
+        "by the bytes of the key"
+    );
+    assert_eq!(
+        (&seen["createdBy"], &seen["version"], &seen["scenarioCount"]),
+        (&json!("ada"), &json!(1), &json!(3))
+    );
     assert_eq!(seen["content"]["preamble"], "Be kind.");
     assert_eq!(seen["content"]["scoring"], json!({"min": 1, "max": 5}));
     cluster.stop().await;
@@ -63,7 +79,8 @@ async fn concurrent_creators_of_one_name_make_versions_without_gap_or_error() {
     let answers = join_all((0..20).map(|_| create(&cluster, &input))).await;
     let ids: BTreeSet<String> = answers.iter().map(created).collect();
     assert_eq!(ids.len(), 20);
-    let mut versions: Vec<i64> = answers.iter().map(|a| a.data()["createDefinition"]["version"].as_i64().unwrap()).collect();
+    let mut versions: Vec<i64> =
+        answers.iter().map(|a| a.data()["createDefinition"]["version"].as_i64().unwrap()).collect();
     versions.sort_unstable();
     assert!(versions.iter().copied().eq(1..=20), "{versions:?}");
     let other = create(&cluster, &json!({"name": "Shared", "content": {"template": "Well?"}})).await;
@@ -79,8 +96,16 @@ async fn a_run_keeps_the_definition_that_it_was_started_with() {
     let run = cluster.run(&first, &["mock/echo"], json!({})).await;
     let second = created(&create(&cluster, &version("two")).await);
     assert_ne!(first, second);
-    let seen = of_run(&cluster, &run, "definitionId definitionSnapshot definition { id version } scenarios { nodes { prompt } }").await;
-    assert_eq!((&seen["definitionId"], &seen["definition"]), (&json!(first), &json!({"id": first, "version": 1})));
+    let seen = of_run(
+        &cluster,
+        &run,
+        "definitionId definitionSnapshot definition { id version } scenarios { nodes { prompt } }",
+    )
+    .await;
+    assert_eq!(
+        (&seen["definitionId"], &seen["definition"]),
+        (&json!(first), &json!({"id": first, "version": 1}))
+    );
     assert_eq!(seen["definitionSnapshot"]["template"], "one");
     assert_eq!(seen["scenarios"]["nodes"], json!([{"prompt": "one"}]));
     cluster.stop().await;

@@ -32,7 +32,11 @@ async fn fifty_concurrent_starts_with_one_key_make_one_run() {
     assert_eq!((rows["run"], rows["lane"], rows["job"]), (1, 1, 3));
     let batch = &answers[0].data()["startRun"]["batchId"];
     for answer in &answers {
-        assert_eq!(&answer.headers["x-batch-id"], batch.as_str().unwrap(), "the header is the run's, also of a repeat");
+        assert_eq!(
+            &answer.headers["x-batch-id"],
+            batch.as_str().unwrap(),
+            "the header is the run's, also of a repeat"
+        );
     }
     cluster.stop().await;
 }

@@ -27,21 +27,38 @@ async fn longest_wait<T>(cluster: &Cluster, work: impl Future<Output = T>) -> (T
 /// The server shares this test's only thread, so whatever blocks that thread delays `/live` as long.
 #[tokio::test]
 async fn making_a_hundred_thousand_scenarios_does_not_hold_up_other_requests() {
-    let cluster = Cluster::api_only(&[]).await;
-    let values: Vec<String> = (0..100_000).map(|i| format!("{i:06}")).collect();
-    let content = json!({"template": "Is {a}?", "dimensions": [{"name": "a", "values": values}]});
+    let cluster = Cluster::api_only(&[("RUNLANE_HTTP_REQUEST_TIMEOUT_MS", "120000")]).await;
+    let values = |n: usize| (0..n).map(|i| format!("{i:03}")).collect::<Vec<_>>();
+    let dimension = |name: &str, n| json!({"name": name, "values": values(n)});
+    let content =
+        json!({"template": "Is {a} {b}?", "dimensions": [dimension("a", 200), dimension("b", 500)]});
     let input = json!({"name": "large", "content": content});
     let began = Instant::now();
-    let dimensions = vec![Dimension { name: "a".into(), values }];
-    let content = DefinitionContent { template: Some("Is {a}?".into()), dimensions: Some(dimensions), schema_version: 1, preamble: None, followups: None, scoring: None, params: None, lifecycle: None };
-    CreateDefinition { name: "large".into(), content, scenarios: None }.check(&Numbers::default().limits()).unwrap();
+    let dimensions =
+        [("a", 200), ("b", 500)].map(|(name, n)| Dimension { name: name.into(), values: values(n) });
+    let content = DefinitionContent {
+        template: Some("Is {a} {b}?".into()),
+        dimensions: Some(dimensions.into()),
+        schema_version: 1,
+        preamble: None,
+        followups: None,
+        scoring: None,
+        params: None,
+        lifecycle: None,
+    };
+    CreateDefinition { name: "large".into(), content, scenarios: None }
+        .check(&Numbers::default().limits())
+        .unwrap();
     let making = began.elapsed();
     let (answer, waited) = longest_wait(&cluster, create(&cluster, &input)).await;
-    eprintln!("create: making {making:?}, waited {waited:?}");
+    assert!(waited < making / 2, "waited {waited:?} while scenarios were made, which takes {making:?}");
     let definition = created(&answer);
     let start = cluster.run(&definition, &["mock/echo"], json!({"samplePercentage": 1, "sampleSeed": 1}));
     let (run, sampled) = longest_wait(&cluster, start).await;
-    eprintln!("start: waited {sampled:?}");
+    assert!(
+        sampled < making / 2,
+        "waited {sampled:?} while scenarios were sampled; making them takes {making:?}"
+    );
     assert_eq!(cluster.state(&run).await["progress"]["total"], 1_000);
     cluster.stop().await;
 }
@@ -61,12 +78,18 @@ async fn a_query_may_not_be_too_deep_too_dear_or_have_too_many_directives() {
     let deep = |levels: usize| {
         // definitions, nodes, then pairs of fields, then id.
         let pairs = (levels - 3) / 3;
-        format!("{{ definitions(first: 1) {{ nodes {{ {} id {} }} }} }}", "runs(first: 1) { nodes { definition { ".repeat(pairs), "} } }".repeat(pairs))
+        format!(
+            "{{ definitions(first: 1) {{ nodes {{ {} id {} }} }} }}",
+            "runs(first: 1) { nodes { definition { ".repeat(pairs),
+            "} } }".repeat(pairs)
+        )
     };
     assert_eq!(message(&cluster, &deep(15)).await, fine);
     assert_eq!(message(&cluster, &deep(18)).await, refused("Query is nested too deep."));
 
-    let list = |first: usize| format!("{{ runs(first: {first}) {{ nodes {{ jobs(first: {first}) {{ nodes {{ id type }} }} }} }} }}");
+    let list = |first: usize| {
+        format!("{{ runs(first: {first}) {{ nodes {{ jobs(first: {first}) {{ nodes {{ id type }} }} }} }} }}")
+    };
     assert_eq!(message(&cluster, &list(20)).await, fine);
     assert_eq!(message(&cluster, &list(40)).await, refused("Query is too complex."));
     let by_variable = "query($n: Int!) { runs(first: $n) { nodes { jobs(first: $n) { nodes { id } } } } }";
@@ -108,8 +131,14 @@ async fn the_introspection_of_graphiql_is_within_the_limits() {
 
 #[tokio::test]
 async fn only_the_origins_that_are_configured_may_call() {
-    let cluster = Cluster::api_only(&[("RUNLANE_CORS_ORIGINS", "https://app.example.org, http://localhost:5173")]).await;
-    for (origin, allowed) in [("https://app.example.org", true), ("http://localhost:5173", true), ("https://evil.example.org", false)] {
+    let cluster =
+        Cluster::api_only(&[("RUNLANE_CORS_ORIGINS", "https://app.example.org, http://localhost:5173")])
+            .await;
+    for (origin, allowed) in [
+        ("https://app.example.org", true),
+        ("http://localhost:5173", true),
+        ("https://evil.example.org", false),
+    ] {
         let response = reqwest::Client::new()
             .request(reqwest::Method::OPTIONS, format!("http://{}/graphql", cluster.address))
             .header("Origin", origin)

@@ -19,8 +19,7 @@ use sqlx::PgPool;
 
 use crate::support::app::{Answer, Cluster};
 
-const CREATE: &str =
-    "mutation($input: CreateDefinitionInput!) { createDefinition(input: $input) { id version scenarioCount } }";
+const CREATE: &str = "mutation($input: CreateDefinitionInput!) { createDefinition(input: $input) { id version scenarioCount } }";
 
 /// Creates a definition as `ada`.
 async fn create(cluster: &Cluster, input: &Value) -> Answer {

@@ -29,7 +29,11 @@ async fn runs_and_definitions_page_through_each_once_also_while_some_are_added()
                 cluster.run(&definition, &["mock/echo"], json!({})).await;
             };
             let seen = pages(&cluster, &query, first, &[list], added).await;
-            assert_eq!(super::texts(&json!(seen), "id"), before, "{list} by {first}: what was there, newest first");
+            assert_eq!(
+                super::texts(&json!(seen), "id"),
+                before,
+                "{list} by {first}: what was there, newest first"
+            );
         }
     }
     let empty = "{ runs(filter: {createdBy: \"nobody\"}) { nodes { id } totalCount pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
@@ -48,9 +52,11 @@ async fn every_filter_of_runs_alone_and_combined_gives_just_those_and_their_numb
     let start = "mutation($input: StartRunInput!) { startRun(input: $input) { id batchId } }";
     for i in 0..16 {
         let experiment = [json!("e1"), json!("e2"), Value::Null][i % 3].clone();
-        let input = json!({"definitionId": definitions[i % 2], "models": ["mock/echo"], "experimentId": experiment});
+        let input =
+            json!({"definitionId": definitions[i % 2], "models": ["mock/echo"], "experimentId": experiment});
         let subject = ["ada", "bob"][(i / 2) % 2];
-        let run = cluster.ask(subject, Role::User, start, json!({ "input": input })).await.data()["startRun"].clone();
+        let run = cluster.ask(subject, Role::User, start, json!({ "input": input })).await.data()["startRun"]
+            .clone();
         match i % 5 {
             0 => control(&cluster, "pauseRun", run["id"].as_str().unwrap()).await,
             1 => control(&cluster, "cancelRun", run["id"].as_str().unwrap()).await,
@@ -58,10 +64,18 @@ async fn every_filter_of_runs_alone_and_combined_gives_just_those_and_their_numb
         }
     }
     let fields = "totalCount nodes { id batchId status definitionId experimentId createdBy }";
-    let all = cluster.admin(&format!("{{ runs(first: 100) {{ {fields} }} }}"), json!({})).await.data()["runs"].clone();
+    let all =
+        cluster.admin(&format!("{{ runs(first: 100) {{ {fields} }} }}"), json!({})).await.data()["runs"]
+            .clone();
     let all = all["nodes"].as_array().unwrap();
     assert_eq!(all.len(), 16);
-    let statuses = [None, Some(json!(["PAUSED"])), Some(json!(["CANCELLED", "PENDING"])), Some(json!(["FAILED"])), Some(json!([]))];
+    let statuses = [
+        None,
+        Some(json!(["PAUSED"])),
+        Some(json!(["CANCELLED", "PENDING"])),
+        Some(json!(["FAILED"])),
+        Some(json!([])),
+    ];
     let of_definition = [None, Some(json!(definitions[0])), Some(json!("nonsense"))];
     let experiments = [None, Some(json!("e1")), Some(json!("e9"))];
     let creators = [None, Some(json!("bob"))];
@@ -72,7 +86,12 @@ async fn every_filter_of_runs_alone_and_combined_gives_just_those_and_their_numb
             for experiment in &experiments {
                 for creator in &creators {
                     for batch in &batches {
-                        let one = [("definitionId", definition), ("experimentId", experiment), ("createdBy", creator), ("batchId", batch)];
+                        let one = [
+                            ("definitionId", definition),
+                            ("experimentId", experiment),
+                            ("createdBy", creator),
+                            ("batchId", batch),
+                        ];
                         let mut filter = serde_json::Map::new();
                         for (name, value) in one {
                             filter.extend(value.clone().map(|v| (name.to_owned(), v)));
@@ -80,10 +99,13 @@ async fn every_filter_of_runs_alone_and_combined_gives_just_those_and_their_numb
                         let expected: Vec<&Value> = all
                             .iter()
                             .filter(|r| filter.iter().all(|(name, value)| &r[name] == value))
-                            .filter(|r| status.as_ref().is_none_or(|s| s.as_array().unwrap().contains(&r["status"])))
+                            .filter(|r| {
+                                status.as_ref().is_none_or(|s| s.as_array().unwrap().contains(&r["status"]))
+                            })
                             .collect();
                         filter.extend(status.clone().map(|s| ("status".to_owned(), s)));
-                        let list = cluster.admin(&query, json!({ "filter": filter })).await.data()["runs"].clone();
+                        let list =
+                            cluster.admin(&query, json!({ "filter": filter })).await.data()["runs"].clone();
                         let seen: Vec<&Value> = list["nodes"].as_array().unwrap().iter().collect();
                         assert_eq!(seen, expected, "{filter:?}");
                         assert_eq!(list["totalCount"], expected.len(), "{filter:?}");
@@ -92,7 +114,9 @@ async fn every_filter_of_runs_alone_and_combined_gives_just_those_and_their_numb
             }
         }
     }
-    let own = cluster.user("{ runs(first: 100) { totalCount nodes { createdBy } } }", json!({})).await.data()["runs"].clone();
+    let own = cluster.user("{ runs(first: 100) { totalCount nodes { createdBy } } }", json!({})).await.data()
+        ["runs"]
+        .clone();
     assert_eq!(own["totalCount"], 8, "a user lists its own");
     cluster.stop().await;
 }
@@ -134,8 +158,15 @@ async fn totals_without_a_counter_are_counted_up_to_the_configured_number_and_th
     assert_eq!(total("runs(filter: {status: [PENDING]})").await, Value::Null);
     assert_eq!(total("runs(filter: {status: [PAUSED]})").await, 0);
     assert_eq!(total("definitions(search: \"copy\")").await, 100);
-    let pages = cluster.user("{ runs(first: 1000) { nodes { id } pageInfo { hasNextPage } } }", json!({})).await.data()["runs"].clone();
-    assert_eq!((pages["nodes"].as_array().unwrap().len(), &pages["pageInfo"]["hasNextPage"]), (100, &json!(true)));
+    let pages = cluster
+        .user("{ runs(first: 1000) { nodes { id } pageInfo { hasNextPage } } }", json!({}))
+        .await
+        .data()["runs"]
+        .clone();
+    assert_eq!(
+        (pages["nodes"].as_array().unwrap().len(), &pages["pageInfo"]["hasNextPage"]),
+        (100, &json!(true))
+    );
     // What a run's counters cover is exact beyond that number.
     let large = with_keys(&cluster, "large", (0..150).map(|i| i.to_string())).await;
     let run = cluster.run(&large, &["mock/echo"], json!({})).await;

@@ -70,7 +70,9 @@ async fn a_drawn_seed_is_kept_and_repeats_the_sample() {
 #[tokio::test]
 async fn a_sample_has_the_percentage_rounded_up_and_at_least_one() {
     let cluster = Cluster::api_only(&[]).await;
-    for (n, percentage, k) in [(1, 1, 1), (7, 10, 1), (10, 10, 1), (11, 10, 2), (3, 50, 2), (7, 99, 7), (100, 29, 29)] {
+    for (n, percentage, k) in
+        [(1, 1, 1), (7, 10, 1), (10, 10, 1), (11, 10, 2), (3, 50, 2), (7, 99, 7), (100, 29, 29)]
+    {
         let definition = with_keys(&cluster, "d", keys(n)).await;
         let (taken, _) = sample(&cluster, &definition, json!({"samplePercentage": percentage})).await;
         assert_eq!(taken.len(), k, "{percentage} % of {n}");
@@ -89,7 +91,8 @@ async fn a_run_has_a_job_for_each_scenario_and_model() {
     let by_model: Vec<Value> = models.iter().map(|m| json!({"modelId": m, "total": 10})).collect();
     assert_eq!(run["progress"]["byModel"], json!(by_model), "in the order given");
     let jobs = run["jobs"]["nodes"].as_array().unwrap();
-    let pairs: BTreeSet<String> = jobs.iter().map(|j| format!("{} {}", j["modelId"], j["scenario"]["key"])).collect();
+    let pairs: BTreeSet<String> =
+        jobs.iter().map(|j| format!("{} {}", j["modelId"], j["scenario"]["key"])).collect();
     assert_eq!((jobs.len(), pairs.len()), (30, 30));
     cluster.stop().await;
 }
