@@ -1,5 +1,7 @@
 //! Log lines. Only `main` installs the subscriber.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
@@ -8,7 +10,10 @@ use crate::config::{Config, LogFormat};
 pub fn install(config: &Config) {
     // The configuration has been validated with this very filter.
     let filter = EnvFilter::new(&config.log);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for terminals; a file or a collector wants the text alone.
+    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(has_colours).with_writer(std::io::stderr);
     let installed = match config.log_format {
         LogFormat::Pretty => builder.compact().try_init(),
         LogFormat::Json => {

@@ -2,8 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod api;
+mod cli;
+mod control;
 mod embedded;
 mod executor;
 mod http;
+mod queue;
+mod quickstart;
 mod reads;
 mod support;
+mod tidy;

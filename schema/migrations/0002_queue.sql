@@ -19,8 +19,9 @@ create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns big
 $$;
 
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
--- job says after how many milliseconds it is worth looking again: 0 when another node was faster, null when nothing
--- that waits has a known time. Probes of providers that are not among p_providers are left to wait; null serves all.
+-- job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have more
+-- than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
+-- are left to wait; null serves all.
 create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
 returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
@@ -30,44 +31,76 @@ set jit = off
 as $$
 declare
     v_now    timestamptz;
+    v_claimed_at timestamptz;
     v_lanes  bigint[];
     v_counts int[];
     v_locked bigint[];
     v_got    int := 0;
     v_wanted int;
+    -- The kinds with slots left, and whether their lanes may have more than they offered.
+    v_unfilled job_kind[];
+    v_more     boolean;
 begin
     perform pg_advisory_xact_lock_shared(gate());
     v_now := clock_timestamp();
     if (select q.is_paused from queue_state q) then
         return;
     end if;
-    perform from node n where n.id = p_node and n.lease_until > v_now and not n.is_draining;
+    -- Held until the commit: nobody gives a node's jobs back while one of its claims is still on its way. The renewal of
+    -- the lease is not held up.
+    perform from node n where n.id = p_node and n.lease_until > v_now and not n.is_draining for key share;
     if not found then
         return;
     end if;
 
     -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
     -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
-    -- With many lanes each offers a few units only, which bounds the work of a claim.
     with live as materialized (
         select l.*, s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
           from lane l
           join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
          where l.is_live
     ), candidate as materialized (
-        select l.*, greatest(1, 4096 / count(*) over (partition by l.kind)) as units_max
+        -- The level of a lane's first unit, if nothing of its run waits for its time.
+        select l.*,
+               l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
           from live l
          where l.is_open and not l.is_paused and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
+        window w as (partition by l.kind, l.run_id order by l.active, l.id
+                     rows between unbounded preceding and current row)
+    ), offering as materialized (
+        -- Only so many lanes can get a slot, so only the first that have a due job are looked at: the loop takes the
+        -- lanes in the order of the inner query, and stops at the limit. The others cost nothing.
+        select o.*,
+               count(*) over (partition by o.kind) as lanes,
+               count(*) over (partition by o.kind, o.run_id) as run_lanes,
+               (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
+          from unnest(p_kinds, p_slots) as s (kind, slots)
+         cross join lateral (
+            select c.*
+              from (select * from candidate c where c.kind = s.kind
+                     order by c.priority desc, c.first, c.id) as c
+             cross join lateral (
+                select from job j
+                 where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
+                 limit 1
+             ) as d
+             limit 2 * s.slots + 16
+         ) as o
+    ), capped as materialized (
+        -- Each run offers twice its share, spread over its lanes, which bounds the work of a claim.
+        select o.*, least(o.slots, ceil(2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)) as cap
+          from offering o
     ), due as materialized (
         select c.*, d.n
-          from candidate c
+          from capped c
          cross join lateral (
             select count(*) as n
               from (select from job j
                      where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
-                     limit least(c.slots, c.units_max)) as waiting
+                     limit c.cap) as waiting
          ) as d
     ), unit as (
         select d.id, d.kind, d.slots, d.priority, d.max_concurrency,
@@ -75,14 +108,22 @@ begin
           from due d
          cross join lateral generate_series(1, d.n) as k
     ), placed as (
-        select u.id, u.slots,
+        select u.id, u.kind, u.slots,
                row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
           from unit u
          where u.max_concurrency is null or u.level <= u.max_concurrency
-    ), chosen as (
-        select p.id, count(*)::int as n from placed p where p.place <= p.slots group by p.id
+    ), chosen as materialized (
+        select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
+    ), unfilled as materialized (
+        select s.kind
+          from unnest(p_kinds, p_slots) as s (kind, slots)
+         where s.slots > coalesce((select sum(c.n) from chosen c where c.kind = s.kind), 0)
     )
-    select array_agg(c.id order by c.id), array_agg(c.n order by c.id) into v_lanes, v_counts from chosen c;
+    select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
+           exists (select from due d where d.kind in (select u.kind from unfilled u)
+                      and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16))
+      into v_lanes, v_counts, v_unfilled, v_more
+      from chosen c;
     if v_lanes is null then
         return query select null::bigint, null::int, next_due_ms(p_kinds, v_now);
         return;
@@ -100,6 +141,8 @@ begin
            and s.kind = 'probe:scenario'
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
+    -- After whatever the locks were waited for.
+    v_claimed_at := clock_timestamp();
 
     return query
     with plan as materialized (
@@ -128,7 +171,7 @@ begin
          ) as j
     ), claimed as (
         update job j
-           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_now
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at
          where j.id = any (array(select p.id from picked p))
         returning j.id, j.claims, j.lane_id
     ), counted as (
@@ -139,21 +182,27 @@ begin
           from counted c
          where l.id = c.lane_id and l.id = any (v_lanes)
         returning l.run_id
+    ), starting as materialized (
+        -- Two claims may start the same runs by different lanes: locked in order.
+        select r.id from run r
+         where r.id = any (array(select m.run_id from moved m)) and r.started_at is null
+         order by r.id
+           for update
     ), started as (
         update run r
            set status = case r.status when 'PENDING' then 'RUNNING' else r.status end,
-               started_at = v_now, updated_at = v_now, version = r.version + 1
-         where r.id = any (array(select m.run_id from moved m)) and r.started_at is null
+               started_at = v_claimed_at, updated_at = v_claimed_at, version = r.version + 1
+         where r.id = any (array(select s.id from starting s)) and r.started_at is null
            and r.status in ('PENDING', 'RUNNING')
     )
     select c.id, c.claims, null::bigint from claimed c;
 
     get diagnostics v_got = row_count;
     v_wanted := (select sum(n) from unnest(v_counts) as n);
-    if v_got < v_wanted then
+    if v_got < v_wanted or v_more then
         return query select null::bigint, null::int, 0::bigint;
-    elsif v_got < (select sum(n) from unnest(p_slots) as n) then
-        return query select null::bigint, null::int, next_due_ms(p_kinds, v_now);
+    elsif v_unfilled <> '{}' then
+        return query select null::bigint, null::int, next_due_ms(v_unfilled, v_now);
     end if;
 end
 $$;
@@ -218,6 +267,8 @@ begin
            set status = 'COMPLETED', completed_at = v_now, paused_at = null, updated_at = v_now,
                version = r.version + 1
          where r.id = v_run and r.status in ('PENDING', 'RUNNING', 'PAUSED');
+        -- An analysis that waits for the end of a pause would wait for ever: the pause has ended with the run.
+        update lane l set is_paused = false where l.run_id = v_run and l.is_paused and l.is_live;
         perform start_analysis(v_run, 'analyze:basic');
     end loop;
 end
@@ -252,14 +303,25 @@ as $$
 declare
     v_now      timestamptz;
     v_lanes    bigint[];
+    v_locked   bigint[];
+    v_ids      bigint[];
+    v_states   job_state[];
     v_drained  uuid[];
     v_again    uuid[];
 begin
     v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
-    perform from lane l where l.id = any (v_lanes) order by l.id for update;
+    -- Their runs' basic analyses as well: the end of a run has them computed, and then it is too late to keep the order.
+    select array_agg(id) into v_locked
+      from (
+        select unnest(v_lanes) as id
+        union
+        select a.id from lane a
+         where a.run_id = any (array(select l.run_id from lane l where l.id = any (v_lanes)))
+           and a.kind = 'analyze:basic'
+      ) as wanted;
+    perform from lane l where l.id = any (v_locked) order by l.id for update;
     v_now := clock_timestamp();
 
-    return query
     with input as materialized (
         select * from unnest(p_job, p_number, p_outcome, p_delay_ms, p_error_code, p_error_message, p_retryable,
                              p_stderr, p_usage, p_result, p_suspect, p_alone)
@@ -361,27 +423,49 @@ begin
         on conflict (minute, kind, node_id) do update
            set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed
     )
-    select f.id, f.state from fenced f;
+    select array_agg(f.id), array_agg(f.state), array_agg(distinct f.lane_id)
+      into v_ids, v_states, v_lanes
+      from fenced f;
+    -- What comes too late changes nothing: from here on only the lanes that moved count.
+    if v_ids is null then
+        return;
+    end if;
+    return query select * from unnest(v_ids, v_states);
 
     v_drained := array(select distinct l.run_id from lane l
                         where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
     if v_drained <> '{}' then
         perform finish_runs(v_drained);
     end if;
-    -- A basic analysis that began before its run ended has not seen everything: compute it anew.
+    -- A basic analysis that began before the last probe ended has not seen everything: compute it anew. A cancelled run
+    -- ends before its last probe does.
     v_again := array(select l.run_id from lane l join run r on r.id = l.run_id
                                                 join job j on j.lane_id = l.id
                       where l.id = any (v_lanes) and l.kind = 'analyze:basic' and not l.is_live
-                        and j.state = 'completed' and j.claimed_at < r.completed_at);
+                        and j.state = 'completed'
+                        and j.claimed_at < greatest(r.completed_at, (
+                            select max(p.updated_at) from lane p
+                             where p.run_id = r.id and p.kind = 'probe:scenario'))
+                        and r.completed_at is not null
+                        and not exists (select from lane p
+                                         where p.run_id = r.id and p.kind = 'probe:scenario' and p.is_live));
     perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
+
+    -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more.
+    if 'pending' = any (v_states) or exists (select from node n where n.id = p_node and n.is_draining) then
+        perform pg_notify('runlane_wake', '');
+    end if;
 end
 $$;
 
--- Gives the jobs of nodes whose lease has run out back to the queue, and returns them. Nobody judges leases within one
--- lease of PostgreSQL's own start: while it was down nobody could renew.
-create function rescue_jobs(p_lease_ms bigint) returns table (node_id uuid, job_id bigint) language plpgsql as $$
+-- Gives the jobs of nodes whose lease has run out, or whose row is gone, back to the queue, and returns them. Nobody
+-- judges leases within one lease of PostgreSQL's own start: while it was down nobody could renew.
+create function rescue_jobs(p_lease_ms bigint)
+returns table (node_id uuid, job_id bigint, number int, lane_id bigint, run_id uuid, batch_id uuid, request_id text)
+language plpgsql as $$
 declare
     v_node   uuid;
+    v_nodes  uuid[];
     v_jobs   bigint[];
     v_claims int[];
     v_n      int;
@@ -389,16 +473,31 @@ begin
     if pg_postmaster_start_time() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
         return;
     end if;
-    for v_node in
-        select n.id from node n where n.lease_until < clock_timestamp() order by n.id for update skip locked
-    loop
-        select array_agg(j.id), array_agg(j.claims) into v_jobs, v_claims
-          from lane l join job j on j.lane_id = l.id and j.state = 'active'
-         where l.is_live and l.active > 0 and j.node_id = v_node;
+    v_nodes := array(select n.id from node n where n.lease_until < clock_timestamp()
+                      order by n.id for update skip locked);
+    -- The subquery is lateral, so that no plan reads the table of all jobs.
+    v_nodes := v_nodes || array(
+        select distinct a.node_id
+          from lane l
+         cross join lateral (
+            select j.node_id from job j where j.lane_id = l.id and j.state = 'active'
+            offset 0
+         ) as a
+         where l.is_live and l.active > 0 and not exists (select from node n where n.id = a.node_id));
+    foreach v_node in array v_nodes loop
+        select array_agg(a.id), array_agg(a.claims) into v_jobs, v_claims
+          from lane l
+         cross join lateral (
+            select j.id, j.claims from job j
+             where j.lane_id = l.id and j.state = 'active' and j.node_id = v_node
+            offset 0
+         ) as a
+         where l.is_live and l.active > 0;
         v_n := coalesce(cardinality(v_jobs), 0);
         if v_n > 0 then
             return query
-            select v_node, e.job_id from end_attempts(
+            select v_node, e.job_id, c.number, j.lane_id, r.id, r.batch_id, r.request_id
+              from end_attempts(
                 v_node, v_jobs, v_claims,
                 array_fill('lost'::attempt_outcome, array[v_n]),
                 array_fill(0::bigint, array[v_n]),
@@ -407,10 +506,13 @@ begin
                 array_fill(true, array[v_n]),
                 array_fill(null::text, array[v_n]), array_fill(null::jsonb, array[v_n]),
                 array_fill(null::jsonb, array[v_n]),
-                array_fill(false, array[v_n]), array_fill(false, array[v_n])) as e;
+                array_fill(false, array[v_n]), array_fill(false, array[v_n])) as e
+              join unnest(v_jobs, v_claims) as c (id, number) on c.id = e.job_id
+              join job j on j.id = e.job_id
+              join lane l on l.id = j.lane_id
+              join run r on r.id = l.run_id;
         end if;
         delete from node n where n.id = v_node;
-        perform pg_notify('runlane_wake', '');
     end loop;
 end
 $$;

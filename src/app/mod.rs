@@ -23,11 +23,11 @@ use crate::executor::{Executor, Settings as ExecutorSettings};
 use crate::http::{HttpOptions, ShutdownOutcome};
 use crate::orchestrator::{self, Metrics, Parts};
 use crate::service::Service;
-use crate::store::{PoolSettings, Store, connect, migrate};
+use crate::store::{MigrateError, PoolSettings, Store, connect, migrate, reach};
 use health::AppProbes;
 
 /// How long a starting process waits for the database.
-const DATABASE_WAIT: Duration = Duration::from_secs(8);
+pub const DATABASE_WAIT: Duration = Duration::from_secs(8);
 
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +36,11 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The database did not answer in time.
-    #[error("the database cannot be reached: {0}")]
+    #[error("DATABASE_URL: {0}")]
     Database(#[source] crate::store::Error),
     /// The schema cannot be brought to this version.
     #[error("the database's schema cannot be migrated: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
     /// The address is taken or not allowed.
     #[error("cannot listen on {address} (RUNLANE_LISTEN): {source}")]
     Listen {
@@ -72,9 +72,11 @@ pub struct App {
     orchestrator: Option<JoinHandle<()>>,
     executor: Option<Arc<Executor>>,
     registered: Arc<Notify>,
+    pools: Pools,
 }
 
 /// Pools of one process.
+#[derive(Debug, Clone)]
 struct Pools {
     api: Store,
     orchestrator: Store,
@@ -90,10 +92,27 @@ fn pool_settings(numbers: &Numbers, size: u32) -> PoolSettings {
     }
 }
 
+/// What a process of these roles needs and nothing else provides: every mistake at once.
+fn check(config: &Config, roles: Roles, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
+    let mut problems = Vec::new();
+    let mut note = |result: Result<(), StartError>| match result {
+        Err(StartError::Config(ConfigError(more))) => {
+            problems.extend(more);
+            Ok(())
+        }
+        other => other,
+    };
+    note(database_url(config).map(drop).map_err(StartError::from))?;
+    if roles.serves {
+        note(authority(config, Arc::clone(clock)).map(drop))?;
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems).into()) }
+}
+
 /// The URL of the configuration.
 ///
 /// # Errors
-/// [`StartError::Config`] naming the variable when there is none.
+/// [`ConfigError`] naming the variable when there is none.
 pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
     config.database_url.clone().ok_or_else(|| {
         ConfigError(vec![Problem {
@@ -103,43 +122,15 @@ pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
     })
 }
 
-/// Waits for the database and brings its schema to this version.
+/// Waits for the database, for `patience` at most, and brings its schema to this version.
 ///
 /// # Errors
 /// [`StartError`] when it does not answer in time or refuses.
-pub async fn prepare_database(config: &Config) -> Result<(), StartError> {
+pub async fn prepare_database(config: &Config, patience: Duration) -> Result<(), StartError> {
     let url = database_url(config)?;
+    reach(&url, patience).await.map_err(StartError::Database)?;
     let pool =
         connect(&url, "runlane migrate", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
-    let reached = tokio::time::timeout(DATABASE_WAIT, async {
-        loop {
-            match sqlx::Connection::ping(&mut *match pool.acquire().await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    let error = crate::store::Error::from(error);
-                    if !error.is_transient() {
-                        return Err(error);
-                    }
-                    tracing::info!(%error, "waiting for the database");
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                    continue;
-                }
-            })
-            .await
-            {
-                Ok(()) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    })
-    .await;
-    match reached {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(StartError::Database(error)),
-        Err(_) => {
-            return Err(StartError::Database(crate::store::Error::Unavailable(sqlx::Error::PoolTimedOut)));
-        }
-    }
     migrate(&pool).await?;
     pool.close().await;
     Ok(())
@@ -151,8 +142,9 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: Arc<Config>, roles: Roles, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        check(&config, roles, &clock)?;
         let url = database_url(&config)?;
-        prepare_database(&config).await?;
+        prepare_database(&config, DATABASE_WAIT).await?;
         let n = &config.numbers;
         let store = |name: &str, size: u32| {
             connect(&url, name, pool_settings(n, size)).map(Store::new).map_err(StartError::Database)
@@ -171,6 +163,7 @@ impl App {
             orchestrator: None,
             executor: None,
             registered: Arc::new(Notify::new()),
+            pools: pools.clone(),
         };
         let mut registry = Registry::default();
         let metrics = Metrics::default();
@@ -277,6 +270,10 @@ impl App {
                 Ok(Err(error)) => tracing::error!(%error, "the HTTP server failed"),
                 Err(error) => tracing::error!(%error, "the HTTP server panicked"),
             }
+        }
+        // Whoever stops the database next finds nobody connected.
+        for store in [&self.pools.api, &self.pools.orchestrator, &self.pools.lease] {
+            store.pool().close().await;
         }
     }
 }

@@ -6,7 +6,9 @@ mod local;
 mod run;
 mod schema;
 mod token;
+mod with_database;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -48,13 +50,35 @@ enum Command {
     Token(token::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
+    /// Run a command over a fresh database that is removed afterwards.
+    #[command(hide = true)]
+    WithDatabase(with_database::Arguments),
 }
 
-/// Runs the program with the process's arguments.
-///
-/// # Errors
-/// What went wrong, for people.
-pub fn main() -> anyhow::Result<()> {
+/// Runs the program with the process's arguments. What goes wrong is said on stderr, for people.
+#[must_use]
+pub fn main() -> ExitCode {
+    run_command().unwrap_or_else(|error| {
+        eprintln!("runlane: {}", explained(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// The error and its causes. Many errors quote their cause; nothing is said twice.
+fn explained(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut text, cause| {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        text
+    })
+}
+
+fn run_command() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match dotenvy::dotenv() {
         Ok(_) => {}
@@ -63,27 +87,35 @@ pub fn main() -> anyhow::Result<()> {
     }
     if let Command::Schema(arguments) = cli.command {
         schema::print(&arguments);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    if matches!(cli.command, Command::Demo) && std::env::var_os("RUNLANE_LOG").is_none() {
-        // The demo's output is for people; what is wrong still shows.
+    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
+    if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
+        // What these print is for people; what is wrong still shows.
         config.log = "warn".to_owned();
     }
     telemetry::install(&config);
+    // Reads FAILPOINTS; what it names stays in force as long as this lives.
+    #[cfg(feature = "failpoints")]
+    let _failing = fail::FailScenario::setup();
     let clock = Arc::new(SystemClock);
     match cli.command {
-        Command::Token(arguments) => token::print(&config, clock, &arguments),
+        Command::Token(arguments) => token::print(&config, clock, &arguments)?,
         Command::Serve { execute } => {
             config.execute = execute.unwrap_or(config.execute);
-            runtime()?.block_on(run::serve(config, clock))
+            runtime()?.block_on(run::serve(config, clock))?;
         }
-        Command::Demo => runtime()?.block_on(demo::run(config, clock)),
-        Command::Dev => runtime()?.block_on(dev::serve(config, clock)),
-        Command::Work => runtime()?.block_on(run::work(config, clock)),
-        Command::Migrate => runtime()?.block_on(run::migrate(config)),
-        Command::Schema(_) => Ok(()),
+        Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
+        Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
+        Command::Work => runtime()?.block_on(run::work(config, clock))?,
+        Command::Migrate => runtime()?.block_on(run::migrate(config))?,
+        Command::WithDatabase(arguments) => {
+            return runtime()?.block_on(with_database::run(config, arguments));
+        }
+        Command::Schema(_) => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

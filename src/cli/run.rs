@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{App, Roles, prepare_database};
+use crate::app::{App, DATABASE_WAIT, Roles, prepare_database};
 use crate::config::Config;
 use crate::domain::clock::Clock;
 
@@ -31,7 +31,7 @@ pub async fn work(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
 /// # Errors
 /// When the database cannot be reached or refuses.
 pub async fn migrate(config: Config) -> anyhow::Result<()> {
-    prepare_database(&config).await?;
+    prepare_database(&config, DATABASE_WAIT).await?;
     println!("The database's schema is up to date.");
     Ok(())
 }

@@ -93,7 +93,6 @@ impl RunStatus {
         use Permission::{Becomes, Refused, Stays};
         use RunStatus::{Cancelled, Completed, Failed, Paused, Pending, Running};
         match (action, self) {
-            (RunAction::Pause, Paused) => Stays,
             (RunAction::Pause, Pending | Running) => Becomes(Paused),
             (RunAction::Resume, Paused) => Becomes(Running),
             (RunAction::Cancel, Pending | Running | Paused) => Becomes(Cancelled),

@@ -98,9 +98,10 @@ impl<'r> Completer<'r> {
         self.errors.iter().any(|e| e.path.starts_with(&self.path))
     }
 
-    /// Whether an error happened below.
+    /// Whether an error happened below, and so not here.
     fn failed_below(&self) -> bool {
-        self.errors.iter().any(|e| e.path.len() > self.path.len() && e.path.starts_with(&self.path))
+        let depth = self.path.len();
+        self.errors.iter().any(|e| e.path.len() > depth && e.path.starts_with(&self.path))
     }
 
     fn object(
@@ -111,7 +112,7 @@ impl<'r> Completer<'r> {
     ) -> Result<Value, Bubbles> {
         let mut given = match value {
             Value::Object(map) => map,
-            // An object of which every field failed arrives as null; one that failed itself is null.
+            // An object of which every field failed arrives as null; one that failed itself stays null.
             Value::Null if self.failed_below() => IndexMap::new(),
             other => return Ok(other),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
 /// Claims until the session stops claiming.
 pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
-    let mut claimer = Claimer { session, ends, contexts: HashMap::new(), lost_answer: false };
+    let mut claimer = Claimer { session, ends, contexts: HashMap::new(), unsure_until: None };
     while !claimer.session.stop_claiming.is_cancelled() {
         let wait = match claimer.round().await {
             Ok(wait) => wait,
@@ -44,20 +44,25 @@ struct Claimer {
     session: Arc<Session>,
     ends: mpsc::Sender<Ending>,
     contexts: HashMap<Uuid, Arc<RunContext>>,
-    /// A claim may have committed without our hearing of it.
-    lost_answer: bool,
+    /// Until then a claim may commit without our hearing of it: its answer was lost, and it may still run.
+    unsure_until: Option<Instant>,
 }
 
 impl Claimer {
     /// Claims once. `None`: look again at once; otherwise how long to wait at most.
     async fn round(&mut self) -> Result<Option<Duration>> {
         let session = Arc::clone(&self.session);
-        let poll = Duration::from_millis(session.parts.config.numbers.poll_interval_ms);
-        if self.lost_answer {
+        let mut poll = Duration::from_millis(session.parts.config.numbers.poll_interval_ms);
+        if let Some(until) = self.unsure_until {
+            let is_over = Instant::now() > until;
             let claims = session.parts.store.claims_of(session.node).await?;
             let unknown: Vec<Claim> = claims.into_iter().filter(|&c| !session.inflight.holds(c)).collect();
             self.begin(&unknown).await;
-            self.lost_answer = false;
+            if is_over {
+                self.unsure_until = None;
+            } else {
+                poll = poll.min(ERROR_PAUSE);
+            }
         }
         if let Some(hold) = session.held_for() {
             return Ok(Some(hold));
@@ -69,7 +74,8 @@ impl Claimer {
         let claimed = match session.parts.store.claim_jobs(session.node, &free).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                self.lost_answer = true;
+                let longest = session.parts.config.numbers.statement_timeout_ms;
+                self.unsure_until = Some(Instant::now() + Duration::from_millis(longest));
                 return Err(error);
             }
         };

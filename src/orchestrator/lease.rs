@@ -3,42 +3,89 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::session::{Session, lease_term};
-use crate::store::Lease;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
-/// Renews the lease until the session is over; finds out when it is lost. Rescues the jobs of other nodes.
+use super::session::{Session, lease_term};
+use crate::store::{Lease, Result};
+
+/// The part of a lease that is left for the end of the workers when it cannot be renewed.
+const RESERVE: u32 = 6;
+
+/// Renews the lease until the session is over; gives the session up when the lease is lost or about to run out.
 pub async fn keep(session: Arc<Session>) {
     let store = &session.parts.lease_store;
     let term = lease_term(&session.parts);
-    let mut every =
-        tokio::time::interval(Duration::from_millis(session.parts.config.numbers.lease_renewal_ms));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let usable = term - term / RESERVE;
+    // Counted from before the database was asked, so never longer than the database counts.
+    let mut good_until = session.began + usable;
+    let mut every = renewals(&session);
+    loop {
+        let asked_at = tokio::select! {
+            _ = every.tick() => Instant::now(),
+            () = session.over.cancelled() => return,
+        };
+        let answer = tokio::select! {
+            answer = store.renew_lease(session.node, term) => Some(answer),
+            () = sleep_until(good_until) => None,
+        };
+        match answer {
+            Some(Ok(Lease::Renewed)) => {
+                good_until = asked_at + usable;
+                // A cancel whose notification was lost is found here.
+                if session.inflight.len() > 0 {
+                    session.cancels.notify_one();
+                }
+                continue;
+            }
+            Some(Ok(Lease::Lost)) => {
+                session.lost.cancel();
+                return;
+            }
+            Some(Err(error)) => {
+                session.parts.metrics.renewal_failed();
+                tracing::warn!(%error, node_id = %session.node, "cannot renew the lease; trying again");
+            }
+            None => session.parts.metrics.renewal_failed(),
+        }
+        let is_down = tokio::time::timeout(term / RESERVE, store.is_down()).await.unwrap_or(false);
+        if is_down {
+            // Nobody can renew and nobody is judged: this time does not count.
+            good_until += asked_at.elapsed();
+        } else if Instant::now() >= good_until {
+            tracing::warn!(node_id = %session.node, "the lease runs out before it can be renewed; its jobs are given up");
+            session.lost.cancel();
+            return;
+        }
+    }
+}
+
+/// Gives the jobs of dead nodes back to the queue until the session is over.
+pub async fn rescue(session: Arc<Session>) {
+    let mut every = renewals(&session);
     loop {
         tokio::select! {
             _ = every.tick() => {}
             () = session.over.cancelled() => return,
         }
-        match store.renew_lease(session.node, term).await {
-            Ok(Lease::Renewed) => {}
-            Ok(Lease::Lost) => {
-                session.lost.cancel();
-                return;
-            }
-            Err(error) => {
-                session.parts.metrics.renewal_failed();
-                tracing::warn!(%error, node_id = %session.node, "cannot renew the lease; trying again");
-                continue;
-            }
-        }
-        // A cancel whose notification was lost is found here.
-        if session.inflight.len() > 0 {
-            session.cancels.notify_one();
-        }
-        match store.rescue_jobs(term).await {
-            Ok(rescued) => rescued.into_iter().for_each(|(node, job)| {
-                tracing::warn!(node_id = %node, job_id = job, "a dead node's job goes back to the queue");
-            }),
-            Err(error) => tracing::warn!(%error, node_id = %session.node, "cannot look for dead nodes"),
+        if let Err(error) = rescue_once(&session).await {
+            tracing::warn!(%error, node_id = %session.node, "cannot look for dead nodes");
         }
     }
+}
+
+async fn rescue_once(session: &Session) -> Result<()> {
+    for job in session.parts.lease_store.rescue_jobs(lease_term(&session.parts)).await? {
+        tracing::warn!(
+            request_id = job.request_id, batch_id = %job.batch_id, run_id = %job.run_id, job_id = job.claim.job_id,
+            attempt = job.claim.number, lane_id = job.lane_id, node_id = %job.node,
+            "job was lost with its node; it goes back to the queue"
+        );
+    }
+    Ok(())
+}
+
+fn renewals(session: &Session) -> Interval {
+    let mut every = interval(Duration::from_millis(session.parts.config.numbers.lease_renewal_ms));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    every
 }

@@ -1,16 +1,11 @@
-//! Wake-up calls from the database. A lost one costs latency, never a job: polls stand behind them.
+//! Passes the database's wake-up calls on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
-
 use super::session::Session;
+use crate::store::{Notice, Result};
 
-/// Work may have become claimable.
-const WAKE: &str = "runlane_wake";
-/// A running job may have been cancelled.
-const CANCEL: &str = "runlane_cancel";
 /// The wait before a new connection after an error.
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -32,18 +27,16 @@ pub async fn listen(session: Arc<Session>) {
     }
 }
 
-async fn listen_once(session: &Session) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(session.parts.store.pool()).await?;
-    listener.listen_all([WAKE, CANCEL]).await?;
+async fn listen_once(session: &Session) -> Result<()> {
+    let mut listener = session.parts.store.listen().await?;
     loop {
         // Whatever was sent before we listened, or while the connection was down, was not heard: look at everything.
         session.wake.notify_one();
         session.cancels.notify_one();
-        while let Some(notification) = listener.try_recv().await? {
-            if notification.channel() == CANCEL {
-                session.cancels.notify_one();
-            } else {
-                session.wake.notify_one();
+        while let Some(notice) = listener.next().await? {
+            match notice {
+                Notice::Wake => session.wake.notify_one(),
+                Notice::Cancel => session.cancels.notify_one(),
             }
         }
     }

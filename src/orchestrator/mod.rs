@@ -1,6 +1,6 @@
 //! Runs jobs: claims them, has the executor run them, and puts their ends on record.
 //!
-//! A process is one node at a time: a [`session::Session`] with an id and a lease. A session whose lease was lost stops
+//! A process is one node at a time: a session with an id and a lease. A session whose lease was lost stops
 //! its workers and is followed by a new one, under a new id, so that nothing of the old one can be taken for its own.
 
 mod claiming;

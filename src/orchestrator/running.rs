@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use super::session::Session;
 use super::slots::Slot;
 use super::{request, verdict};
+use crate::domain::ErrorCode;
 use crate::domain::work::{AttemptEnd, RunContext, Work};
-use crate::domain::{AttemptOutcome, ErrorCode};
 use crate::executor::{Finished, Outcome, Stop, StopReason, WorkerError};
 
 /// An attempt that ended, on its way to the database.
@@ -52,7 +52,6 @@ impl Running {
             Ok(finished) => verdict::judge(&work, finished, rules, &mut rng()),
             Err(_) => verdict::panicked(&work, rules, &mut rng()),
         };
-        log(&session, &work, &context, &end);
         // A full channel holds the slot: a slow database lengthens the time between claims.
         if ends.send(Ending { work, context, end }).await.is_err() {
             tracing::error!(node_id = %session.node, "the writer is gone; the lease will run out");
@@ -118,25 +117,6 @@ pub async fn watch_cancels(session: Arc<Session>) {
             Err(error) => tracing::warn!(%error, node_id = %session.node, "cannot look for cancelled jobs"),
         }
     }
-}
-
-fn log(session: &Session, work: &Work, context: &RunContext, end: &AttemptEnd) {
-    let code = end.error.as_ref().map(|e| e.code.as_str());
-    let message = match end.outcome {
-        AttemptOutcome::Completed => "job completed",
-        AttemptOutcome::Failed => "job failed",
-        AttemptOutcome::Retried => "job will be retried",
-        AttemptOutcome::Throttled => "job was throttled",
-        AttemptOutcome::Lost => "job was lost",
-        AttemptOutcome::Released => "job was released",
-        AttemptOutcome::Cancelled => "job was cancelled",
-    };
-    tracing::info!(
-        request_id = context.request_id, batch_id = %context.batch_id, run_id = %work.run_id, job_id = work.claim.job_id,
-        attempt = work.claim.number, lane_id = work.lane_id, node_id = %session.node, kind = %work.kind,
-        outcome = %end.outcome, code, delay_ms = u64::try_from(end.delay.as_millis()).unwrap_or(u64::MAX),
-        "{message}"
-    );
 }
 
 /// Randomness for delays: seeded by the operating system, nothing depends on it being secret.

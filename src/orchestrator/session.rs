@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -30,6 +31,8 @@ pub enum Ended {
 pub struct Session {
     /// The node's id, in every claim.
     pub node: Uuid,
+    /// When its first lease was asked for.
+    pub(super) began: tokio::time::Instant,
     pub(super) parts: Arc<Parts>,
     pub(super) slots: Arc<Slots>,
     pub(super) inflight: InFlight,
@@ -63,12 +66,14 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             executes: true,
         };
+        let began = tokio::time::Instant::now();
         parts.lease_store.register_node(&new, lease_term(parts)).await?;
         let wake = Arc::new(Notify::new());
         let sizes = JobKind::ALL.iter().map(|&kind| (kind, parts.config.kind(kind).concurrency)).collect();
         tracing::info!(node_id = %node, name = new.name, "node registered");
         Ok(Self {
             node,
+            began,
             parts: Arc::clone(parts),
             slots: Slots::new(sizes, Arc::clone(&wake)),
             inflight: InFlight::new(),
@@ -103,12 +108,13 @@ impl Session {
     pub async fn run(self: &Arc<Self>, shutdown: &CancellationToken, now: &CancellationToken) -> Ended {
         let (ends, received) = mpsc::channel(self.parts.config.numbers.completion_batch_max * 2);
         let tasks = TaskTracker::new();
-        tasks.spawn(lease::keep(Arc::clone(self)));
-        tasks.spawn(listening::listen(Arc::clone(self)));
-        tasks.spawn(running::watch_cancels(Arc::clone(self)));
-        tasks.spawn(maintenance::tidy(Arc::clone(self)));
-        let writer = tasks.spawn(writing::write(Arc::clone(self), received));
-        let claimer = tasks.spawn(claiming::claim(Arc::clone(self), ends));
+        tasks.spawn(self.vital(lease::keep(Arc::clone(self))));
+        tasks.spawn(self.vital(lease::rescue(Arc::clone(self))));
+        tasks.spawn(self.vital(listening::listen(Arc::clone(self))));
+        tasks.spawn(self.vital(running::watch_cancels(Arc::clone(self))));
+        tasks.spawn(self.vital(maintenance::tidy(Arc::clone(self))));
+        let writer = tasks.spawn(self.vital(writing::write(Arc::clone(self), received)));
+        let claimer = tasks.spawn(self.vital(claiming::claim(Arc::clone(self), ends)));
 
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ended::Shutdown,
@@ -118,13 +124,15 @@ impl Session {
         if ended == Ended::Shutdown {
             self.drain(now).await;
         }
-        self.inflight.stop_all(StopReason::Release);
-        // The claimer first: while it lives it may still begin what it has claimed, and it holds the writer's channel.
-        join(claimer, "claimer").await;
-        self.inflight.stop_all(StopReason::Release);
-        self.jobs.close();
-        self.jobs.wait().await;
-        join(writer, "writer").await;
+        // Without a lease others may run these jobs at any moment: no grace.
+        let kill = async {
+            self.lost.cancelled().await;
+            self.parts.executor.kill_all().await;
+        };
+        tokio::select! {
+            () = self.give_back(claimer, writer) => {}
+            () = async { kill.await; std::future::pending().await } => {}
+        }
         self.over.cancel();
         tasks.close();
         tasks.wait().await;
@@ -134,6 +142,26 @@ impl Session {
             tracing::warn!(%error, node_id = %self.node, "cannot sign off; the lease will run out");
         }
         ended
+    }
+
+    /// Runs a task without which the node cannot go on: should it panic, the session gives up its lease.
+    fn vital<T: Future<Output = ()>>(&self, task: T) -> impl Future<Output = ()> + use<T> {
+        let end = GiveUpOnPanic(self.lost.clone());
+        async move {
+            task.await;
+            drop(end);
+        }
+    }
+
+    /// Stops what runs, and waits until the end of everything is on record.
+    async fn give_back(&self, claimer: JoinHandle<()>, writer: JoinHandle<()>) {
+        self.inflight.stop_all(StopReason::Release);
+        // The claimer first: while it lives it may still begin what it has claimed, and it holds the writer's channel.
+        join(claimer, "claimer").await;
+        self.inflight.stop_all(StopReason::Release);
+        self.jobs.close();
+        self.jobs.wait().await;
+        join(writer, "writer").await;
     }
 
     /// Lets running jobs finish within the grace time.
@@ -159,8 +187,19 @@ pub(super) fn lease_term(parts: &Parts) -> Duration {
     Duration::from_millis(parts.config.numbers.lease_ms)
 }
 
-async fn join(task: tokio::task::JoinHandle<()>, name: &str) {
+async fn join(task: JoinHandle<()>, name: &str) {
     if let Err(error) = task.await {
         tracing::error!(%error, task = name, "a task of the node panicked");
+    }
+}
+
+/// Ends the session when it is dropped by a panic.
+struct GiveUpOnPanic(CancellationToken);
+
+impl Drop for GiveUpOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
     }
 }

@@ -10,7 +10,8 @@ use crate::domain::JobKind;
 /// The node's slots, per kind, so that busy probes never delay an analysis.
 #[derive(Debug)]
 pub struct Slots {
-    free: Mutex<BTreeMap<JobKind, u32>>,
+    /// Below zero when a claim turned up whose answer had been lost.
+    free: Mutex<BTreeMap<JobKind, i64>>,
     freed: Arc<Notify>,
 }
 
@@ -25,26 +26,31 @@ impl Slots {
     /// As many slots as given; `freed` is notified when one becomes free.
     #[must_use]
     pub fn new(sizes: BTreeMap<JobKind, u32>, freed: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(sizes), freed })
+        Arc::new(Self {
+            free: Mutex::new(sizes.into_iter().map(|(kind, n)| (kind, i64::from(n))).collect()),
+            freed,
+        })
     }
 
     /// The kinds with free slots, and how many.
     #[must_use]
     pub fn free(&self) -> Vec<(JobKind, u32)> {
-        self.lock().iter().filter(|&(_, &n)| n > 0).map(|(&kind, &n)| (kind, n)).collect()
+        self.lock()
+            .iter()
+            .filter_map(|(&kind, &n)| Some((kind, u32::try_from(n).ok().filter(|&n| n > 0)?)))
+            .collect()
     }
 
-    /// Takes a slot for a job that was claimed within [`Slots::free`].
+    /// Takes a slot for a claimed job. The job is ours whether or not a slot is free.
     #[must_use]
     pub fn take(self: &Arc<Self>, kind: JobKind) -> Slot {
         if let Some(n) = self.lock().get_mut(&kind) {
-            debug_assert!(*n > 0, "claims stay within the free slots");
-            *n = n.saturating_sub(1);
+            *n -= 1;
         }
         Slot { slots: Arc::clone(self), kind }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobKind, u32>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobKind, i64>> {
         // A panic elsewhere leaves the counts as they are, and they are right at any moment.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use super::running::{Ending, rng};
 use super::session::Session;
 use super::verdict;
-use crate::domain::JobState;
 use crate::domain::job::Claim;
+use crate::domain::{AttemptOutcome, JobState};
 use crate::store::Error;
 
 /// The first wait before a batch is written again after an error; doubles up to the second.
@@ -86,24 +86,43 @@ async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> 
     }
 }
 
+/// One line for each end that is on record.
+fn log(session: &Session, ending: &Ending, state: JobState) {
+    let Ending { work, context, end } = ending;
+    let code = end.error.as_ref().map(|e| e.code.as_str());
+    let message = match end.outcome {
+        AttemptOutcome::Completed => "job completed",
+        AttemptOutcome::Failed => "job failed",
+        AttemptOutcome::Retried => "job will be retried",
+        AttemptOutcome::Throttled => "job was throttled",
+        AttemptOutcome::Lost => "job was lost",
+        AttemptOutcome::Released => "job was released",
+        AttemptOutcome::Cancelled => "job was cancelled",
+    };
+    tracing::info!(
+        request_id = context.request_id, batch_id = %context.batch_id, run_id = %work.run_id, job_id = work.claim.job_id,
+        attempt = work.claim.number, lane_id = work.lane_id, node_id = %session.node, kind = %work.kind,
+        outcome = %end.outcome, state = state.as_str(), code, delay_ms = u64::try_from(end.delay.as_millis()).unwrap_or(u64::MAX),
+        "{message}"
+    );
+}
+
 /// Notes what was recorded and what came too late.
 async fn settle(session: &Session, batch: &[Ending], ended: &[(i64, JobState)], answer_lost: bool) {
     let states: std::collections::HashMap<i64, JobState> = ended.iter().copied().collect();
     let mut late: Vec<&Ending> = Vec::new();
-    let mut goes_back = false;
     for ending in batch {
         session.inflight.end(ending.work.claim);
         match states.get(&ending.work.claim.job_id) {
             Some(state) => {
                 session.parts.metrics.ended(ending.work.kind, ending.end.outcome);
-                goes_back |= *state == JobState::Pending;
+                log(session, ending, *state);
             }
             None => late.push(ending),
         }
     }
-    if goes_back {
-        session.wake.notify_one();
-    }
+    // What went back is known now, and a ceiling of the run may have room again.
+    session.wake.notify_one();
     if late.is_empty() {
         return;
     }

@@ -107,14 +107,18 @@ impl Store {
             let allow = Arc::clone(&allow);
             Box::pin(async move {
                 lock_gate(c).await?;
-                let lane = sqlx::query!(
-                    r#"select l.id, l.run_id, l.kind::text as "kind!", l.is_open from lane l
-                        where l.id = (select j.lane_id from job j where j.id = $1) for update"#,
+                // All lanes of the run: a retry may reopen them.
+                let lanes = sqlx::query!(
+                    r#"select l.id, l.run_id, l.kind::text as "kind!", l.is_open,
+                              l.id = (select j.lane_id from job j where j.id = $1) as "is_its_own!"
+                         from lane l
+                        where l.run_id = (select o.run_id from job j join lane o on o.id = j.lane_id where j.id = $1)
+                        order by l.id for update"#,
                     id
                 )
-                .fetch_optional(&mut *c)
+                .fetch_all(&mut *c)
                 .await?;
-                let Some(lane) = lane else { return Ok(None) };
+                let Some(lane) = lanes.into_iter().find(|l| l.is_its_own) else { return Ok(None) };
                 let state = sqlx::query_scalar!(
                     r#"select state::text as "state!" from job where id = $1 for update"#,
                     id
@@ -210,7 +214,6 @@ async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
 
 async fn apply(c: &mut PgConnection, run: &RunHead, change: RunChange) -> Result<()> {
     match change {
-        RunChange::Pause if run.status == RunStatus::Paused => Ok(()),
         RunChange::Pause => set_paused(c, run.id, true).await,
         RunChange::Resume => {
             set_paused(c, run.id, false).await?;
@@ -366,13 +369,15 @@ async fn retry_failed(
     lanes: &[i64],
     job: Option<&JobHead>,
 ) -> Result<()> {
+    let of_probes = job.is_none_or(|j| !j.kind.is_analysis());
+    if of_probes && run.status == RunStatus::Failed {
+        sqlx::query_file!("src/store/sql/reopen_lanes.sql", run.id).execute(&mut *c).await?;
+    }
     sqlx::query_file!("src/store/sql/retry_failed.sql", lanes, job.map(|j| j.id)).execute(&mut *c).await?;
     sqlx::query!("delete from lane_error where lane_id = any ($1) and failed = 0", lanes)
         .execute(&mut *c)
         .await?;
-    if job.is_none_or(|j| !j.kind.is_analysis())
-        && matches!(run.status, RunStatus::Completed | RunStatus::Failed)
-    {
+    if of_probes && matches!(run.status, RunStatus::Completed | RunStatus::Failed) {
         sqlx::query!(
             "update run
                 set status = 'RUNNING', completed_at = null, updated_at = clock_timestamp(), version = version + 1

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::transaction::in_transaction;
 use super::{Result, Store};
+use crate::domain::job::Claim;
 
 /// What a lease's renewal found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,23 @@ pub enum Lease {
     Renewed,
     /// Another node found it run out and gave the jobs back to the queue.
     Lost,
+}
+
+/// A job that went back to the queue because its node is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescued {
+    /// The node that is gone.
+    pub node: Uuid,
+    /// The claim that was lost.
+    pub claim: Claim,
+    /// The job's lane.
+    pub lane_id: i64,
+    /// The job's run.
+    pub run_id: Uuid,
+    /// The run's batch.
+    pub batch_id: Uuid,
+    /// The `X-Request-ID` of the request that made the run.
+    pub request_id: String,
 }
 
 /// A process that registers as a node.
@@ -83,35 +102,76 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn remove_node(&self, node: Uuid) -> Result<()> {
-        sqlx::query!(
-            "delete from node
-              where id = $1
-                and not exists (select from lane l join job j on j.lane_id = l.id and j.state = 'active'
-                                 where l.is_live and l.active > 0 and j.node_id = $1)",
-            node
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        in_transaction(&self.pool, move |c| {
+            Box::pin(async move {
+                // Waits for a claim that is still on its way; the next statement then sees what it took.
+                sqlx::query!("select id from node where id = $1 for update", node)
+                    .fetch_optional(&mut *c)
+                    .await?;
+                sqlx::query!(
+                    "delete from node
+                      where id = $1
+                        and not exists (select from lane l
+                                         cross join lateral (select from job j
+                                                              where j.lane_id = l.id and j.state = 'active'
+                                                                and j.node_id = $1
+                                                             offset 0) as a
+                                         where l.is_live and l.active > 0)",
+                    node
+                )
+                .execute(c)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
     }
 
-    /// Gives the jobs of dead nodes back to the queue; returns the node and the job of each.
+    /// Gives the jobs of dead nodes back to the queue.
     ///
     /// # Errors
     /// The database's.
-    pub async fn rescue_jobs(&self, lease: Duration) -> Result<Vec<(Uuid, i64)>> {
+    pub async fn rescue_jobs(&self, lease: Duration) -> Result<Vec<Rescued>> {
         in_transaction(&self.pool, move |c| {
             Box::pin(async move {
                 let rows = sqlx::query!(
-                    r#"select node_id as "node_id!", job_id as "job_id!" from rescue_jobs($1)"#,
+                    r#"select node_id as "node_id!", job_id as "job_id!", number as "number!", lane_id as "lane_id!",
+                              run_id as "run_id!", batch_id as "batch_id!", request_id as "request_id!"
+                         from rescue_jobs($1)"#,
                     millis(lease)
                 )
                 .fetch_all(c)
                 .await?;
-                Ok(rows.into_iter().map(|r| (r.node_id, r.job_id)).collect())
+                Ok(rows
+                    .into_iter()
+                    .map(|r| Rescued {
+                        node: r.node_id,
+                        claim: Claim { job_id: r.job_id, number: r.number },
+                        lane_id: r.lane_id,
+                        run_id: r.run_id,
+                        batch_id: r.batch_id,
+                        request_id: r.request_id,
+                    })
+                    .collect())
             })
         })
         .await
+    }
+
+    /// Whether nothing answers where the database should be, or it says that it is starting or stopping: then no node
+    /// can renew its lease, and none is judged.
+    pub async fn is_down(&self) -> bool {
+        let refused = match PgConnection::connect_with(&self.pool.connect_options()).await {
+            Ok(_) => return false,
+            Err(error) => error,
+        };
+        match &refused {
+            sqlx::Error::Io(error) => {
+                matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
+            }
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+            _ => false,
+        }
     }
 
     /// Rewrites up to `batch` waiting rows of closed lanes as cancelled, which they are already for every reader.

@@ -19,7 +19,7 @@ use super::postgres::database_like;
 pub const SECRET: &str = "the-tests-sign-with-this-secret-of-48-characters";
 
 /// How long a test waits for what must happen before it fails. Generous: it bounds failures, it is no timing.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The interpreter of the Python environment that `make` prepares.
 pub fn python() -> PathBuf {
@@ -46,6 +46,8 @@ pub struct Cluster {
     /// Connections of the test itself.
     pub db: PgPool,
     nodes: Vec<App>,
+    /// Whether the first node does.
+    executes: bool,
     /// Where the first node that serves listens.
     pub address: SocketAddr,
     http: reqwest::Client,
@@ -121,7 +123,8 @@ impl Cluster {
         let db = PgPool::connect(&url).await.expect("the test's database answers");
         let app = start_app(&all, roles).await;
         let address = app.address.expect("the first node serves");
-        Self { url, settings: all, db, nodes: vec![app], address, http: reqwest::Client::new() }
+        let http = reqwest::Client::new();
+        Self { url, settings: all, db, nodes: vec![app], executes: roles.executes, address, http }
     }
 
     /// Adds a node that only executes, with these settings over the cluster's.
@@ -129,6 +132,15 @@ impl Cluster {
         let mut all = self.settings.clone();
         all.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         self.nodes.push(start_app(&all, Roles { serves: false, executes: true }).await);
+    }
+
+    /// Stops every node gracefully, and then starts the first again.
+    pub async fn restart(&mut self) {
+        let roles = Roles { serves: true, executes: self.executes };
+        stop_all(std::mem::take(&mut self.nodes)).await;
+        let app = start_app(&self.settings, roles).await;
+        self.address = app.address.expect("the first node serves");
+        self.nodes.push(app);
     }
 
     /// The environment of a node of this cluster, for one that runs as a process of its own.
@@ -254,12 +266,16 @@ impl Cluster {
 
     /// Stops every node, gracefully.
     pub async fn stop(self) {
-        for node in &self.nodes {
-            node.begin_shutdown();
-        }
-        for node in self.nodes {
-            node.stopped().await;
-        }
+        stop_all(self.nodes).await;
+    }
+}
+
+async fn stop_all(nodes: Vec<App>) {
+    for node in &nodes {
+        node.begin_shutdown();
+    }
+    for node in nodes {
+        node.stopped().await;
     }
 }
 

@@ -5,9 +5,9 @@ mod report;
 mod study;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -40,13 +40,36 @@ pub async fn run(mut config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()
     let playground = format!("http://{}/graphql", config.listen);
     // Any free port: the demo must not mind what else serves here.
     config.listen.set_port(0);
+    let began = Instant::now();
+    match config.database_url {
+        Some(_) => println!("Starting a node on the database of DATABASE_URL …"),
+        None => println!("Starting a private PostgreSQL and a node in {} …", config.data_dir.display()),
+    }
     let local = Local::start(config, Arc::clone(&clock)).await?;
-    let result = study(&local, clock, &playground).await;
-    let stopped = local.stop().await;
-    result.and(stopped)
+    println!("Ready after {}.\n", seconds(began));
+    let result = tokio::select! {
+        result = study(&local, clock) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; what was finished is kept")),
+    };
+    local.stop().await?;
+    result?;
+    println!(
+        "
+The demo took {}. It used mock models, which need no network.
+
+`make dev` keeps serving, with GraphiQL, the playground, at
+  {playground}
+quickstart.md goes on from there.",
+        seconds(began)
+    );
+    Ok(())
 }
 
-async fn study(local: &Local, clock: Arc<dyn Clock>, playground: &str) -> anyhow::Result<()> {
+fn seconds(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f64())
+}
+
+async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
     let address = local.app.address.context("the node serves")?;
     let token = authority(&local.config, clock)?.issue("demo", Role::User, TOKEN_TTL)?;
     let client = Client::new(address, token);
@@ -73,18 +96,12 @@ async fn study(local: &Local, clock: Arc<dyn Clock>, playground: &str) -> anyhow
     client.ask(ANALYSE, json!({ "id": run["id"] })).await?;
     let deep = analysis(&client, &run["id"], "DEEP").await?;
     report::print(&basic, &deep);
-    println!(
-        "
-This used mock models, which need no network. `make dev` keeps serving, with GraphiQL, the playground, at
-{playground}
-quickstart.md goes on from there."
-    );
     Ok(())
 }
 
 /// Shows the run's progress until every probe is finished.
 async fn watch(client: &Client, run: &Value) -> anyhow::Result<()> {
-    let style = ProgressStyle::with_template("{elapsed_precise} [{bar:40}] {pos}/{len} probes, {msg}")?
+    let style = ProgressStyle::with_template("{elapsed_precise} [{bar:24}] {pos}/{len} probes, {msg}")?
         .progress_chars("=> ");
     let bar = ProgressBar::new(0).with_style(style);
     loop {

@@ -54,7 +54,7 @@ fn models(basic: &Value) -> Table {
             m["tokens"]["output"].to_string(),
         ]
     });
-    table(&["model", "n", "mean", "SD", "95 % interval", "p50 ms", "p95 ms", "tokens out"], lines.collect())
+    table(&["model", "n", "mean", "SD", "95 % interval", "p50 ms", "p95 ms", "tokens"], lines.collect())
 }
 
 fn wins(basic: &Value) -> Table {

@@ -1,0 +1,79 @@
+//! `runlane demo`.
+
+use nix::sys::signal::Signal;
+
+use super::process::{Home, Output, Running, finish, with_password};
+use crate::support::postgres::empty_database;
+
+#[track_caller]
+fn shows_results(output: Output) {
+    let output = output.ok();
+    for part in [
+        "Definition “value-trade-offs”",
+        "240 of 240 probes completed.",
+        "Ratings by model",
+        "What moves the ratings",
+        "Spearman",
+        "Coverage: 240 of 240 probes used, 0 failed.",
+        "/graphql",
+    ] {
+        assert!(output.stdout.contains(part), "{part} is missing: {output:#?}");
+    }
+    assert_eq!(output.stderr, "", "nothing went wrong");
+    for line in output.stdout.lines() {
+        assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
+    }
+}
+
+#[tokio::test]
+async fn it_runs_in_an_empty_directory_and_again_and_leaves_nothing_running() {
+    let home = Home::new();
+    for version in ["version 1:", "version 2:"] {
+        let output = finish(home.runlane(&["demo"])).await;
+        assert!(output.stdout.contains(version), "{output:#?}");
+        shows_results(output);
+        home.is_quiet();
+    }
+}
+
+#[tokio::test]
+async fn it_runs_after_one_that_was_killed_in_the_middle() {
+    let home = Home::new();
+    let first = Running::start(&mut home.runlane(&["demo"]));
+    first.prints("240 probes over 3 models").await;
+    first.signal(Signal::SIGKILL);
+    assert_eq!(first.end().await.status.code(), None);
+    shows_results(finish(home.runlane(&["demo"])).await);
+    home.is_quiet();
+}
+
+#[tokio::test]
+async fn it_is_interrupted_in_order() {
+    let home = Home::new();
+    let demo = Running::start(&mut home.runlane(&["demo"]));
+    demo.prints("240 probes over 3 models").await;
+    demo.signal(Signal::SIGINT);
+    let output = demo.end().await;
+    assert!(output.refusal().contains("interrupted"), "{output:#?}");
+    home.is_quiet();
+}
+
+#[tokio::test]
+async fn it_uses_the_database_that_is_configured() {
+    let home = Home::new();
+    let mut command = home.runlane(&["demo"]);
+    command.env("DATABASE_URL", with_password(&empty_database().await));
+    shows_results(finish(command).await);
+    assert!(!home.data().join("postgres").exists(), "no private server was made");
+}
+
+#[tokio::test]
+async fn without_its_python_one_line_says_what_to_do() {
+    let home = Home::new();
+    let mut command = home.runlane(&["demo"]);
+    command.env("RUNLANE_PYTHON", "no/such/python");
+    let output = finish(command).await;
+    let refusal = output.refusal();
+    assert!(refusal.contains("RUNLANE_PYTHON") && refusal.contains("make python"), "{refusal}");
+    home.is_quiet();
+}

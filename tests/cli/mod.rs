@@ -1,0 +1,10 @@
+//! The program as people run it: the real binary, its output, its exit code, and what it leaves behind.
+
+mod demo;
+mod dev;
+mod outage;
+pub mod process;
+mod refusals;
+mod roles;
+mod token;
+mod tools;

@@ -1,0 +1,16 @@
+//! What people do to runs, jobs and the queue: one test for each rule, over the real server.
+
+mod analysis;
+mod cancel;
+mod contract;
+mod guard;
+mod jobs;
+mod machines;
+mod pause;
+mod queue;
+mod retry;
+mod revision;
+mod roles;
+mod states;
+mod support;
+mod tokens;

@@ -1,0 +1,16 @@
+//! The queue's promises, one test each: over the real server, real PostgreSQL and real Python.
+
+mod completion;
+#[cfg(feature = "failpoints")]
+mod failpoints;
+mod fencing;
+mod logs;
+mod order;
+mod process;
+
+mod progress;
+mod refused;
+mod retries;
+mod support;
+mod wakeup;
+mod workers;

@@ -1,0 +1,165 @@
+//! Who gets a free slot.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::support::{attempts, quick, until_sql};
+use crate::support::app::Cluster;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn high_is_claimed_before_normal_before_low() {
+    let mut cluster = Cluster::api_only(&quick(&[])).await;
+    let definition = cluster.definition(4).await;
+    let mut runs = Vec::new();
+    for priority in ["LOW", "NORMAL", "HIGH"] {
+        runs.push(cluster.run(&definition, &["mock/echo"], json!({ "priority": priority })).await);
+    }
+    cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "1")]).await;
+    for run in &runs {
+        cluster.until_status(run, "COMPLETED").await;
+    }
+    let order: Vec<String> = attempts(&cluster.db).await.iter().map(|a| a.run_id.to_string()).collect();
+    let expected: Vec<String> = [2, 1, 0].iter().flat_map(|&i| vec![runs[i].clone(); 4]).collect();
+    assert_eq!(order, expected);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_ten_and_one_of_ten_thousand_share_slots_evenly() {
+    let mut cluster = Cluster::api_only(&quick(&[])).await;
+    let (few, many) = (cluster.definition(10).await, cluster.definition(10_000).await);
+    let large = cluster.run(&many, &["mock/echo?delayMs=40"], json!({})).await;
+    let small = cluster.run(&few, &["mock/echo?delayMs=40"], json!({})).await;
+    cluster.add_node(&[]).await;
+    cluster.until_status(&small, "COMPLETED").await;
+    cluster.admin("mutation($id: ID!) { cancelRun(id: $id) { id } }", json!({ "id": large })).await;
+    cluster.until(&large, "idle", |s| s["progress"]["active"] == 0).await;
+    let attempts = attempts(&cluster.db).await;
+    let claims: Vec<bool> = attempts.iter().map(|a| a.run_id.to_string() == small).collect();
+    assert_eq!(claims[..8].iter().filter(|&&s| s).count(), 4, "the first eight slots: half for each");
+    // While both have waiting jobs, a claim leaves neither with more slots than the other by more than a batch.
+    let last = claims.iter().rposition(|&s| s).unwrap();
+    assert!(last < 24, "the small run's ten jobs are among the first twenty-four: the last is {last}");
+    for (i, claim) in attempts[..last].iter().enumerate().filter(|(i, _)| *i >= 8) {
+        let active = |small_one: bool| {
+            attempts
+                .iter()
+                .zip(&claims)
+                .filter(|&(a, &s)| {
+                    s == small_one && a.started_at <= claim.started_at && a.ended_at > claim.started_at
+                })
+                .count()
+        };
+        let (ours, theirs) = (active(true), active(false));
+        assert!(ours.abs_diff(theirs) <= 4, "claim {i}: {ours} and {theirs}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_of_a_run_share_its_slots_evenly() {
+    let mut cluster = Cluster::api_only(&quick(&[])).await;
+    let definition = cluster.definition(30).await;
+    let models = ["mock/echo?delayMs=20", "mock/echo?delayMs=20&a=1", "mock/echo?delayMs=20&a=2"];
+    let run = cluster.run(&definition, &models, json!({})).await;
+    cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "6")]).await;
+    cluster.until_status(&run, "COMPLETED").await;
+    let attempts = attempts(&cluster.db).await;
+    let mut first: BTreeMap<i64, usize> = BTreeMap::new();
+    for attempt in &attempts[..6] {
+        *first.entry(attempt.lane_id).or_default() += 1;
+    }
+    assert!(first.values().eq([&2, &2, &2]), "the first six: {first:?}");
+    // A claim goes to no lane that holds more than another one, as long as all have waiting jobs.
+    let mut claims: BTreeMap<i64, usize> = BTreeMap::new();
+    for claim in &attempts {
+        let active = |lane: i64| {
+            attempts
+                .iter()
+                .filter(|a| {
+                    a.lane_id == lane && a.started_at < claim.started_at && a.ended_at > claim.started_at
+                })
+                .count()
+        };
+        let least = first.keys().map(|&lane| active(lane)).min().unwrap();
+        assert!(active(claim.lane_id) <= least + 1, "{claim:?}");
+        let count = claims.entry(claim.lane_id).or_default();
+        *count += 1;
+        if *count == 30 {
+            break;
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_free_slot_is_used_though_most_lanes_have_little() {
+    let poll = ("RUNLANE_POLL_INTERVAL_MS", "600000");
+    let mut cluster = Cluster::api_only(&quick(&[poll])).await;
+    let (one, many) = (cluster.definition(1).await, cluster.definition(60).await);
+    for _ in 0..3 {
+        cluster.run(&one, &["mock/echo?delayMs=600000"], json!({})).await;
+    }
+    let waits = cluster.run(&many, &["mock/echo", "mock/echo?a=1"], json!({})).await;
+    sqlx::query("update job set run_at = now() + interval '1 hour' where lane_id in (select id from lane where run_id = $1::uuid)")
+        .bind(&waits)
+        .execute(&cluster.db)
+        .await
+        .unwrap();
+    cluster.run(&many, &["mock/echo?delayMs=600000"], json!({})).await;
+    cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "40")]).await;
+    until_sql(&cluster.db, "every slot in use", "select sum(active) = 40 from lane").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_probes_never_delay_an_analysis() {
+    let cluster = Cluster::with(&quick(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "3")])).await;
+    let definition = cluster.definition(6).await;
+    let run = cluster.run(&definition, &["mock/echo?delayMs=600000"], json!({})).await;
+    cluster.until(&run, "busy", |s| s["progress"]["active"] == 3).await;
+    let start = "mutation($id: ID!) { startAnalysis(runId: $id, kind: BASIC) { id } }";
+    cluster.user(start, json!({ "id": run })).await.data();
+    let state = cluster.until(&run, "analysed", |s| s["analyses"][0]["status"] == "COMPLETED").await;
+    assert_eq!(state["progress"]["active"], 3, "the probes still hold every slot of theirs");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_concurrency_is_reached_and_kept_by_four_nodes_together() {
+    // No poll helps: a ceiling that has room again must be noticed by itself.
+    let mut cluster = Cluster::api_only(&quick(&[("RUNLANE_POLL_INTERVAL_MS", "600000")])).await;
+    let definition = cluster.definition(40).await;
+    let models = ["mock/echo?delayMs=30", "mock/echo?delayMs=30&a=1"];
+    for _ in 0..4 {
+        cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "4")]).await;
+    }
+    let run = cluster.run(&definition, &models, json!({ "maxConcurrency": 5 })).await;
+    let mut most = 0;
+    loop {
+        let (active, open): (i64, i64) = sqlx::query_as(
+            "select coalesce(sum(active), 0), coalesce(sum(pending + active), 0) from lane
+              where run_id = $1::uuid and kind = 'probe:scenario'",
+        )
+        .bind(&run)
+        .fetch_one(&cluster.db)
+        .await
+        .unwrap();
+        assert!(active <= 5, "{active} are active");
+        most = most.max(active);
+        if open == 0 {
+            break;
+        }
+    }
+    assert_eq!(most, 5);
+    let attempts = attempts(&cluster.db).await;
+    for claim in &attempts {
+        let at_once = attempts
+            .iter()
+            .filter(|a| a.started_at <= claim.started_at && a.ended_at > claim.started_at)
+            .count();
+        assert!(at_once <= 5, "{at_once} at {}", claim.started_at);
+    }
+    cluster.stop().await;
+}

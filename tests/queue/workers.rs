@@ -1,0 +1,100 @@
+//! Workers that die, hang or talk nonsense: each costs its own job attempts, and no other job anything.
+
+use serde_json::json;
+
+use super::support::{assert_books_balance, attempts, jobs, quick};
+use crate::support::app::Cluster;
+
+/// Runs two probes of `model` among six well-behaved ones that share the warm process with them. All but `model`'s must
+/// complete without a failure; returns the codes and outcomes of `model`'s attempts, and the stderr with them.
+async fn spoil(model: &str, timeout_s: u32, settings: &[(&str, &str)]) -> Vec<(String, String, String)> {
+    let cluster = Cluster::with(&quick(settings)).await;
+    let definition = cluster.definition(2).await;
+    let models = [model, "mock/echo?delayMs=150", "mock/echo?delayMs=300", "mock/rater?delayMs=50"];
+    let run = cluster.run(&definition, &models, json!({ "params": { "timeoutSeconds": timeout_s } })).await;
+    let state = cluster.until_status(&run, "COMPLETED").await;
+    assert_eq!(state["progress"]["completed"], 6, "{state:#}");
+    assert_eq!(state["progress"]["failed"], 2, "{state:#}");
+    for job in jobs(&cluster.db, &run).await {
+        if job.model == model {
+            assert_eq!(job.state, "failed", "{job:?}");
+        } else {
+            assert_eq!((job.state.as_str(), job.failures, job.losses_alone), ("completed", 0, 0), "{job:?}");
+        }
+    }
+    assert_books_balance(&cluster.db).await;
+    let attempts = attempts(&cluster.db).await;
+    cluster.stop().await;
+    attempts
+        .into_iter()
+        .filter(|a| a.model.as_deref() == Some(model))
+        .map(|a| (a.outcome, a.error_code.unwrap_or_default(), a.stderr_tail.unwrap_or_default()))
+        .collect()
+}
+
+/// A crash loop: every loss was while alone but the first at most, and none counts as a failure.
+async fn assert_crash_loop(model: &str, code: &str) {
+    let cluster = Cluster::with(&quick(&[])).await;
+    let definition = cluster.definition(1).await;
+    let run = cluster.run(&definition, &[model], json!({})).await;
+    cluster.until_status(&run, "COMPLETED").await;
+    let job = jobs(&cluster.db, &run).await.remove(0);
+    assert_eq!((job.state.as_str(), job.error_code.as_deref()), ("failed", Some(code)), "{job:?}");
+    assert_eq!((job.failures, job.losses, job.losses_alone, job.claims), (0, 3, 3, 3), "{job:?}");
+    let outcomes: Vec<String> = attempts(&cluster.db).await.into_iter().map(|a| a.outcome).collect();
+    assert_eq!(outcomes, ["lost", "lost", "failed"]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_losses_while_alone_are_a_crash_loop() {
+    assert_crash_loop("mock/echo?crash=exit", "worker_crash").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_costs_only_its_own_job() {
+    let ends = spoil("mock/echo?crash=exit", 120, &[]).await;
+    assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segmentation_fault_costs_only_its_own_job() {
+    let ends = spoil("mock/echo?crash=segv", 120, &[]).await;
+    assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_out_of_memory_costs_only_its_own_job() {
+    let ends = spoil("mock/echo?crash=oom", 120, &[]).await;
+    assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_stdout_costs_only_its_own_job() {
+    let ends = spoil("mock/echo?stdout=garbage", 120, &[]).await;
+    assert!(
+        ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "malformed_output"),
+        "{ends:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_line_on_stdout_costs_only_its_own_job() {
+    let ends = spoil("mock/echo?stdout=huge", 120, &[("RUNLANE_WORKER_LINE_MAX_BYTES", "100000")]).await;
+    assert!(
+        ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "malformed_output"),
+        "{ends:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_worker_is_ended_and_costs_only_its_own_job() {
+    let ends = spoil("mock/echo?hang=1", 6, &[("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "0")]).await;
+    let failed: Vec<_> = ends.iter().filter(|(o, ..)| o == "failed").collect();
+    assert_eq!(failed.len(), 2);
+    assert!(failed.iter().all(|(_, code, _)| code == "timeout"), "{ends:#?}");
+    assert!(
+        failed.iter().all(|(_, _, stderr)| stderr.contains("the mock hangs, as asked")),
+        "the end of stderr is kept with the attempt: {ends:#?}"
+    );
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""A worker whose answers PostgreSQL cannot hold where the scenario's key ends in 3 (NUL in a text) or 5 (a sum of
+latencies beyond 32 bits). It answers only when it has eight jobs, so that their ends are written together. Analyses go to the real one.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+if "--serve" not in sys.argv:
+    real = str(Path(__file__).resolve().parents[3] / "python/.venv/bin/python")
+    os.execv(real, [real, *sys.argv[1:]])
+
+USAGE = {"input": 1, "output": 1, "reasoning": 0, "cacheRead": 0, "cacheWrite": 0}
+
+
+def answer(job):
+    key = job["scenario"]["key"]
+    turn = {"n": 1, "label": None, "prompt": "p", "response": "a\0b" if key.endswith("3") else "r",
+            "finishReason": "stop", "usage": USAGE, "latencyMs": 2_000_000_000 if key.endswith("5") else 1}
+    transcript = {"turns": [turn, turn | {"n": 2}], "usage": USAGE, "modelVersion": None, "costUsd": None,
+                  "score": None,
+                  "startedAt": "2026-01-01T00:00:00Z", "completedAt": "2026-01-01T00:00:00Z"}
+    return {"v": 1, "type": "result", "jobId": job["jobId"], "transcript": transcript}
+
+
+def say(*messages):
+    sys.stdout.write("".join(json.dumps(message) + "\n" for message in messages))
+    sys.stdout.flush()
+
+
+say({"v": 1, "type": "hello", "pid": os.getpid(), "worker": "unstorable"})
+waiting = []
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["type"] == "shutdown":
+        break
+    if message["type"] == "job":
+        waiting.append(message)
+        if len(waiting) == 8 or message["attempt"] > 1:
+            say(*map(answer, waiting))
+            waiting = []
