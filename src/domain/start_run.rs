@@ -76,7 +76,6 @@ impl StartRunInput {
     pub fn check(self, defaults: &RunParams, limits: &Limits) -> Result<NewRun, ValidationErrors> {
         let mut checker = Checker::new("input", limits.mistakes_max);
         let short = TextRule::name(Length::Chars(limits.name_max_chars));
-        checker.within("definitionId", |c| c.text(&self.definition_id, short));
         let models = checker.within("models", |c| check_models(c, &self.models, limits));
         checker.derived(&self);
         for (field, value) in [("experimentId", &self.experiment_id), ("name", &self.name)] {

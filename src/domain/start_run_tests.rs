@@ -51,7 +51,7 @@ fn the_runs_params_win_over_the_definitions() {
 fn all_mistakes_are_reported_at_once() {
     let fields = wrong(|i| {
         *i = StartRunInput {
-            definition_id: String::new(),
+            definition_id: "\0".to_owned(),
             models: vec!["nobody/x".to_owned()],
             sample_percentage: 0,
             sample_seed: Some(-1),
@@ -65,7 +65,6 @@ fn all_mistakes_are_reported_at_once() {
         }
     });
     let names = [
-        "definitionId",
         "models",
         "maxConcurrency",
         "samplePercentage",

@@ -99,7 +99,9 @@ fn give_code(error: &mut ServerError, never_executed: bool) {
     if code(error).is_some() {
         return;
     }
-    if never_executed || error.message.starts_with("Failed to parse \"") {
+    let misfit =
+        ["Failed to parse \"", "Expected input type \""].iter().any(|p| error.message.starts_with(p));
+    if never_executed || misfit {
         error.extensions.get_or_insert_default().set("code", VALIDATION_ERROR);
     } else {
         let public = internal_error(&error.message);

@@ -102,7 +102,7 @@ fn definition_insert(
         scenarios.names.push(name);
         scenarios.keys.push(scenario.key);
         scenarios.prompts.push(scenario.prompt);
-        scenarios.dimensions.push(scenario.dimensions);
+        scenarios.dimensions.push(scenario.dimensions.to_string());
     }
     Ok(DefinitionInsert {
         id: ids::new_id(),

@@ -34,8 +34,8 @@ pub struct ScenarioColumns {
     pub names: Vec<String>,
     /// What is put to the model.
     pub prompts: Vec<String>,
-    /// The values of the dimensions, by name.
-    pub dimensions: Vec<Value>,
+    /// The values of the dimensions, by name: JSON as text. Whoever makes it does so where it holds nobody up.
+    pub dimensions: Vec<String>,
 }
 
 impl Store {
@@ -63,8 +63,8 @@ impl Store {
                         returning *
                     ), s as (
                         insert into scenario (definition_id, key, name, prompt, dimensions)
-                        select $1, u.key, u.name, u.prompt, u.dimensions
-                          from unnest($5::text[], $6::text[], $7::text[], $8::jsonb[]) with ordinality
+                        select $1, u.key, u.name, u.prompt, u.dimensions::jsonb
+                          from unnest($5::text[], $6::text[], $7::text[], $8::text[]) with ordinality
                             as u (key, name, prompt, dimensions, n)
                          order by u.n
                     )

@@ -1,5 +1,6 @@
 //! Scenarios of definitions, and of runs: their samples.
 
+use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use super::{Result, Store};
@@ -21,13 +22,18 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn scenario_keys(&self, definition_id: Uuid) -> Result<Vec<ScenarioKey>> {
-        let keys = sqlx::query_as!(
+        let mut rows = sqlx::query_as!(
             ScenarioKey,
             r#"select id, key from scenario where definition_id = $1 order by key collate "C""#,
             definition_id
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch(&self.pool);
+        let mut keys = Vec::new();
+        while let Some(key) = rows.try_next().await? {
+            keys.push(key);
+            // Many rows arrive at once: others get their turn between them.
+            tokio::task::consume_budget().await;
+        }
         Ok(keys)
     }
 
