@@ -8,7 +8,9 @@ create function gate() returns bigint language sql immutable as $$ select 724339
 -- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is
 -- known. Jobs that were due then and were not claimed wait for something else.
 create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language sql as $$
-    select greatest(0, ceil(extract(epoch from min(d.run_at) - clock_timestamp()) * 1000))::bigint
+    -- greatest() ignores nulls: alone it would say 0, and an idle node would ask without a pause.
+    select case when min(d.run_at) is not null
+                then greatest(0, ceil(extract(epoch from min(d.run_at) - clock_timestamp()) * 1000))::bigint end
       from lane l
      cross join lateral (
         select j.run_at from job j
