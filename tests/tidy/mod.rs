@@ -184,7 +184,7 @@ fn nothing_names_this_machine() {
         ".rs", ".md", ".sql", ".sh", ".py", ".ts", ".tsx", ".toml", ".mjs", ".yml", ".example", "Makefile",
         "run",
     ];
-    let home = std::env::var("HOME").ok().filter(|home| home.len() > 1).map(|home| format!("{home}/."));
+    let home = std::env::var("HOME").ok().filter(|home| home.len() > 1).map(|home| format!("{home}/"));
     let root = env!("CARGO_MANIFEST_DIR");
     let host = nix::unistd::gethostname().unwrap().to_string_lossy().into_owned();
     let found: Vec<String> = Tree::of("", &endings)
@@ -193,7 +193,7 @@ fn nothing_names_this_machine() {
         .flat_map(|(path, text)| text.lines().map(move |line| format!("{path}: {line}")))
         .filter(|line| {
             let said = line.split_once(": ").map_or("", |(_, text)| text);
-            [Some(root), home.as_deref()].into_iter().flatten().any(|p| said.contains(p) && names(said, p))
+            [Some(root), home.as_deref()].into_iter().flatten().any(|p| said.contains(p) && (p.ends_with('/') || names(said, p)))
                 // A short host name may be any word.
                 || host.len() > 8 && said.contains(&host)
         })
