@@ -22,7 +22,7 @@ impl Service {
     ) -> Result<Definition> {
         require_writer(requester)?;
         let (limits, created_by) = (self.limits, requester.subject.clone());
-        let insert = self.compute(move || definition_insert(input, &limits, created_by)).await??;
+        let insert = super::compute(move || definition_insert(input, &limits, created_by)).await??;
         let definition = self.store.insert_definition(insert).await.map_err(|e| self.failed(e))?;
         tracing::info!(
             definition_id = %definition.id,

@@ -49,12 +49,6 @@ impl Service {
         &self.limits
     }
 
-    /// Runs what takes the processor for long where it holds up no other request.
-    async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let span = tracing::Span::current();
-        tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|e| Error::internal(&e))
-    }
-
     fn draw_seed(&self) -> u32 {
         // A generator that another thread left in the middle is still one.
         sampling::draw_seed(&mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner))
@@ -71,23 +65,23 @@ impl Service {
     }
 }
 
+/// Runs what takes the processor for long where it holds up no other request.
+async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|e| Error::internal(&e))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-
-    use rand_chacha::rand_core::SeedableRng;
-    use sqlx::postgres::PgPoolOptions;
 
     use super::*;
 
     #[tokio::test]
     async fn what_computes_for_long_does_not_hold_up_the_thread_that_asked() {
-        let pool = PgPoolOptions::new().connect_lazy("postgres://nobody@localhost/none").unwrap();
-        let config = Config::from_lookup(&|_| None).unwrap();
-        let service = Service::new(Store::new(pool), Arc::new(config), ChaCha20Rng::seed_from_u64(1));
         let (sender, receiver) = mpsc::channel();
         // It waits for what this runtime's only thread does meanwhile.
-        let computed = service.compute(move || receiver.recv_timeout(Duration::from_secs(60)));
+        let computed = compute(move || receiver.recv_timeout(Duration::from_secs(60)));
         let (computed, sent) = tokio::join!(computed, async { sender.send(7) });
         sent.unwrap();
         assert_eq!(computed.unwrap(), Ok(7));

@@ -78,7 +78,7 @@ impl Service {
     /// The ids of the scenarios that this seed takes.
     async fn sample(&self, definition: &Definition, percentage: u32, seed: u32) -> Result<Vec<i64>> {
         let scenarios = self.store.scenario_keys(definition.id).await.map_err(|e| self.failed(e))?;
-        self.compute(move || {
+        super::compute(move || {
             let keys: Vec<&str> = scenarios.iter().map(|s| s.key.as_str()).collect();
             sampling::sample(&keys, percentage, seed).into_iter().map(|i| scenarios[i].id).collect()
         })
