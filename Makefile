@@ -7,9 +7,11 @@ SHELL := bash
 PYTHON ?= python3
 CARGO  ?= cargo
 VENV   := python/.venv
+# Tests mostly wait, for processes and for the database.
+TEST_THREADS ?= 6
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
-.PHONY: demo dev test test-rust test-python lint lint-rust lint-python lint-console generate check-generated \
+.PHONY: demo dev test test-rust test-python test-versions lint lint-rust lint-python lint-console generate check-generated \
         python python-dev console build bench bench-short coverage clean tools-cargo tools-python tools-npm
 
 demo: build python ## Run an example from start to results.
@@ -18,15 +20,21 @@ demo: build python ## Run an example from start to results.
 dev: build python ## Serve on this machine, with a private PostgreSQL and a token.
 	target/debug/runlane dev
 
-test: lint test-rust test-python check-generated ## Everything.
+test: lint test-rust test-python test-versions check-generated ## Everything.
 
 build: tools-cargo console
 	$(CARGO) build --locked
 
 test-rust: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
 	$(CARGO) test --locked --all-features --lib --bins
-	$(CARGO) test --locked --all-features --test integration
+	$(CARGO) test --locked --all-features --test integration -- --test-threads $(TEST_THREADS)
 	$(CARGO) test --locked --doc
+
+# The queue's heart on every supported PostgreSQL; the newest and the oldest differ most.
+VERSIONS ?= 15 18
+test-versions: tools-cargo tools-npm python
+	VERSIONS="$(VERSIONS)" tests/postgres-versions/run.sh $(CARGO) test --quiet --locked --all-features --test integration -- \
+	  --test-threads $(TEST_THREADS) queue::order queue::retries queue::completion control::guard embedded::crash
 
 test-python: python-dev
 	cd python && .venv/bin/python -m pytest -q

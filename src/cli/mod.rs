@@ -93,7 +93,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
     let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
-        config.log = "warn".to_owned();
+        config.log = "error".to_owned();
     }
     telemetry::install(&config);
     // Reads FAILPOINTS; what it names stays in force as long as this lives.

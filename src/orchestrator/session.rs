@@ -133,6 +133,10 @@ impl Session {
             () = self.give_back(claimer, writer) => {}
             () = async { kill.await; std::future::pending().await } => {}
         }
+        if self.lost.is_cancelled() {
+            // The jobs may have come back before their processes were gone: the next session must not meet these.
+            self.parts.executor.kill_all().await;
+        }
         self.over.cancel();
         tasks.close();
         tasks.wait().await;

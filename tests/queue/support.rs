@@ -29,7 +29,6 @@ pub fn quick<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
 #[derive(Debug, Clone, FromRow)]
 pub struct Attempt {
     pub job_id: i64,
-    pub lane_id: i64,
     pub run_id: Uuid,
     pub model: Option<String>,
     pub number: i32,
@@ -44,7 +43,7 @@ pub struct Attempt {
 /// The probes' attempts on record, in the order of their claims.
 pub async fn attempts(db: &PgPool) -> Vec<Attempt> {
     sqlx::query_as(
-        "select a.job_id, j.lane_id, l.run_id, l.model, a.number, a.node_id, a.started_at, a.ended_at,
+        "select a.job_id, l.run_id, l.model, a.number, a.node_id, a.started_at, a.ended_at,
                 a.outcome::text as outcome, a.error_code, a.stderr_tail
            from attempt a join job j on j.id = a.job_id join lane l on l.id = j.lane_id
           where l.kind = 'probe:scenario'
