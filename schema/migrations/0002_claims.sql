@@ -1,0 +1,210 @@
+-- The queue's own moves as functions: each is one call in autocommit, so no client holds a lock while the network
+-- waits. Lock order everywhere: gate, lanes, jobs, counters, runs; within each by id.
+
+-- Claims hold the gate shared; pause, resume, cancel and priority changes hold it exclusively. Whoever takes it does so
+-- in a statement of its own, so that the statements after it see everything that was committed before it was granted.
+create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
+
+-- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is
+-- known. Jobs that were due then and were not claimed wait for something else.
+create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language sql as $$
+    -- greatest() ignores nulls: alone it would say 0, and an idle node would ask without a pause.
+    select case when min(d.run_at) is not null
+                then greatest(0, ceil(extract(epoch from min(d.run_at) - clock_timestamp()) * 1000))::bigint end
+      from lane l
+     cross join lateral (
+        select j.run_at from job j
+         where j.lane_id = l.id and j.state = 'pending' and j.run_at > p_since
+         order by j.run_at limit 1
+     ) as d
+     where l.is_live and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.pending > 0
+$$;
+
+-- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
+-- job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have more
+-- than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
+-- are left to wait; null serves all.
+create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
+returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
+-- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
+set enable_nestloop = off
+-- The nested loops that remain (lateral) then look dear enough to be compiled, which would take longer than they do.
+set jit = off
+as $$
+declare
+    v_now    timestamptz;
+    v_claimed_at timestamptz;
+    v_lanes  bigint[];
+    v_counts int[];
+    v_locked bigint[];
+    v_got    int := 0;
+    v_wanted int;
+    -- The kinds with slots left, and whether their lanes may have more than they offered.
+    v_unfilled job_kind[];
+    v_more     boolean;
+begin
+    perform pg_advisory_xact_lock_shared(gate());
+    v_now := clock_timestamp();
+    if (select q.is_paused from queue_state q) then
+        return;
+    end if;
+    -- Held until the commit: nobody gives a node's jobs back while one of its claims is still on its way. The renewal of
+    -- the lease is not held up.
+    perform from node n where n.id = p_node and n.lease_until > v_now and not n.is_draining for key share;
+    if not found then
+        return;
+    end if;
+
+    -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
+    -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
+    with live as materialized (
+        select l.*, s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
+          from lane l
+          join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
+         where l.is_live
+    ), candidate as materialized (
+        -- The level of a lane's first unit, if nothing of its run waits for its time.
+        select l.*,
+               l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
+          from live l
+         where l.is_open and not l.is_paused and l.pending > 0 and l.slots > 0
+           and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+           and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
+        window w as (partition by l.kind, l.run_id order by l.active, l.id
+                     rows between unbounded preceding and current row)
+    ), offering as materialized (
+        -- Only so many lanes can get a slot, so only the first that have a due job are looked at: the loop takes the
+        -- lanes in the order of the inner query, and stops at the limit. The others cost nothing.
+        select o.*,
+               count(*) over (partition by o.kind) as lanes,
+               count(*) over (partition by o.kind, o.run_id) as run_lanes,
+               (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
+          from unnest(p_kinds, p_slots) as s (kind, slots)
+         cross join lateral (
+            select c.*
+              from (select * from candidate c where c.kind = s.kind
+                     order by c.priority desc, c.first, c.id) as c
+             cross join lateral (
+                select from job j
+                 where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
+                 limit 1
+             ) as d
+             limit 2 * s.slots + 16
+         ) as o
+    ), capped as materialized (
+        -- Each run offers twice its share, spread over its lanes, which bounds the work of a claim.
+        select o.*, least(o.slots, ceil(2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)) as cap
+          from offering o
+    ), due as materialized (
+        select c.*, d.n
+          from capped c
+         cross join lateral (
+            select count(*) as n
+              from (select from job j
+                     where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
+                     limit c.cap) as waiting
+         ) as d
+    ), unit as (
+        select d.id, d.kind, d.slots, d.priority, d.max_concurrency,
+               d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
+          from due d
+         cross join lateral generate_series(1, d.n) as k
+    ), placed as (
+        select u.id, u.kind, u.slots,
+               row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
+          from unit u
+         where u.max_concurrency is null or u.level <= u.max_concurrency
+    ), chosen as materialized (
+        select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
+    ), unfilled as materialized (
+        select s.kind
+          from unnest(p_kinds, p_slots) as s (kind, slots)
+         where s.slots > coalesce((select sum(c.n) from chosen c where c.kind = s.kind), 0)
+    )
+    select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
+           exists (select from due d where d.kind in (select u.kind from unfilled u)
+                      and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16))
+      into v_lanes, v_counts, v_unfilled, v_more
+      from chosen c;
+    if v_lanes is null then
+        return query select null::bigint, null::int, next_due_ms(p_kinds, v_now);
+        return;
+    end if;
+
+    -- Lock the chosen lanes, and every lane of a run whose concurrency is limited: its ceiling is checked again below,
+    -- when nobody else can change what it is compared with.
+    select array_agg(id) into v_locked
+      from (
+        select unnest(v_lanes) as id
+        union
+        select s.id from lane s
+         where s.run_id = any (array(select c.run_id from lane c
+                                      where c.id = any (v_lanes) and c.max_concurrency is not null))
+           and s.kind = 'probe:scenario'
+      ) as wanted;
+    perform from lane l where l.id = any (v_locked) order by l.id for update;
+    -- After whatever the locks were waited for.
+    v_claimed_at := clock_timestamp();
+
+    return query
+    with plan as materialized (
+        select l.id, l.run_id, l.max_concurrency, p.n,
+               coalesce(sum(p.n) over (partition by l.run_id order by l.id
+                                       rows between unbounded preceding and 1 preceding), 0) as before
+          from unnest(v_lanes, v_counts) as p (id, n)
+          join lane l on l.id = p.id and l.id = any (v_lanes)
+    ), allowed as materialized (
+        select p.id,
+               case when p.max_concurrency is null then p.n
+                    else greatest(0, least(p.n, p.max_concurrency - p.before
+                         - (select sum(s.active) from lane s
+                             where s.run_id = p.run_id and s.kind = 'probe:scenario')))
+               end as n
+          from plan p
+    ), picked as materialized (
+        select j.id
+          from allowed a
+         cross join lateral (
+            select j.id from job j
+             where j.lane_id = a.id and j.state = 'pending' and j.run_at <= v_now
+             order by j.run_at, j.id
+             limit a.n
+               for update skip locked
+         ) as j
+    ), claimed as (
+        update job j
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at
+         where j.id = any (array(select p.id from picked p))
+        returning j.id, j.claims, j.lane_id
+    ), counted as (
+        select c.lane_id, count(*)::int as n from claimed c group by c.lane_id
+    ), moved as (
+        update lane l
+           set pending = l.pending - c.n, active = l.active + c.n, version = l.version + 1, updated_at = v_now
+          from counted c
+         where l.id = c.lane_id and l.id = any (v_lanes)
+        returning l.run_id
+    ), starting as materialized (
+        -- Two claims may start the same runs by different lanes: locked in order.
+        select r.id from run r
+         where r.id = any (array(select m.run_id from moved m)) and r.started_at is null
+         order by r.id
+           for update
+    ), started as (
+        update run r
+           set status = case r.status when 'PENDING' then 'RUNNING' else r.status end,
+               started_at = v_claimed_at, updated_at = v_claimed_at, version = r.version + 1
+         where r.id = any (array(select s.id from starting s)) and r.started_at is null
+           and r.status in ('PENDING', 'RUNNING')
+    )
+    select c.id, c.claims, null::bigint from claimed c;
+
+    get diagnostics v_got = row_count;
+    v_wanted := (select sum(n) from unnest(v_counts) as n);
+    if v_got < v_wanted or v_more then
+        return query select null::bigint, null::int, 0::bigint;
+    elsif v_unfilled <> '{}' then
+        return query select null::bigint, null::int, next_due_ms(v_unfilled, v_now);
+    end if;
+end
+$$;
