@@ -21,6 +21,7 @@ pub mod requester;
 pub mod run;
 pub mod sampling;
 pub mod start_run;
+pub mod text_enum;
 pub mod validation;
 pub mod view;
 pub mod waiting;

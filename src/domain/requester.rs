@@ -1,6 +1,6 @@
 //! Who asks.
 
-use super::job::text_enum;
+use super::text_enum::text_enum;
 
 text_enum! {
     /// What a person may do.

@@ -1,6 +1,6 @@
 //! Runs: statuses, what may be done in each, and priorities.
 
-use super::job::text_enum;
+use super::text_enum::text_enum;
 
 text_enum! {
     /// The status of a run.

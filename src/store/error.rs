@@ -1,6 +1,6 @@
 //! What can go wrong with the database.
 
-use crate::domain::job::UnknownState;
+use crate::domain::text_enum::UnknownState;
 
 /// The result of a store function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

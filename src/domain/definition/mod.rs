@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use validator::Validate;
 
-use super::job::text_enum;
 use super::params::RunParams;
+use super::text_enum::text_enum;
 
 pub use check::Checked;
 pub use key::{escape_key_part, scenario_name};
