@@ -395,6 +395,7 @@ impl Worker {
             };
             self.reply(entry, outcome);
         }
-        Death { barren: !said_hello || (settled == 0 && seen_count == 0 && !on_purpose), message }
+        // One that was ended on purpose while it started says nothing about the next one.
+        Death { barren: !on_purpose && (!said_hello || (settled == 0 && seen_count == 0)), message }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runlane::executor::{Executor, Finished, Outcome, Settings, Stop};
+use runlane::executor::{Executor, Finished, Outcome, Settings, Stop, StopReason};
 use serde_json::json;
 
 use super::support::*;
@@ -118,5 +118,21 @@ async fn a_node_can_let_go_of_everything_at_once_and_go_on() {
         assert_gone(finished.worker_pid.unwrap());
     }
     assert!(completed(&run(&executor, job(3, &json!({ "act": "ok" }))).await));
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_on_purpose_while_it_starts_is_no_failed_start() {
+    let executor = Executor::new(settings("silent"));
+    let (stopper, stop) = Stop::pair();
+    let (finished, ()) = tokio::join!(bounded(executor.run(job(1, &json!({ "act": "ok" })), stop)), async {
+        while executor.snapshot().warm.iter().all(|(pid, _)| pid.is_none()) {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop(StopReason::Release);
+        bounded(executor.kill_all()).await;
+    });
+    assert!(matches!(finished.outcome, Outcome::Released { .. }), "{finished:?}");
+    assert_eq!((executor.snapshot().starts, executor.snapshot().failed_starts), (1, 0));
     finish(&executor, []).await;
 }

@@ -106,10 +106,15 @@ async fn a_node_whose_lease_is_gone_stops_its_jobs_and_registers_anew() {
     until_sql(&cluster.db, "registered anew", &format!("select count(*) > 0 from node where id <> '{old}'"))
         .await;
     cluster.until_status(&run, "COMPLETED").await;
+    let attempts = attempts(&cluster.db).await;
     for job in jobs(&cluster.db, &run).await {
-        assert_eq!((job.state.as_str(), job.failures, job.claims), ("completed", 0, 2), "{job:?}");
+        assert_eq!(
+            (job.state.as_str(), job.failures, job.claims),
+            ("completed", 0, 2),
+            "{job:?} {attempts:#?}"
+        );
     }
-    for attempt in attempts(&cluster.db).await {
+    for attempt in attempts {
         assert_eq!(attempt.node_id == old, attempt.number == 1, "{attempt:?}");
         assert_eq!(attempt.outcome == "completed", attempt.number == 2, "{attempt:?}");
     }

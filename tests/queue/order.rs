@@ -38,7 +38,8 @@ async fn a_run_of_ten_and_one_of_ten_thousand_share_slots_evenly() {
     assert_eq!(claims[..8].iter().filter(|&&s| s).count(), 4, "the first eight slots: half for each");
     // While both have waiting jobs, a claim leaves neither with more slots than the other by more than a batch.
     let last = claims.iter().rposition(|&s| s).unwrap();
-    assert!(last < 24, "the small run's ten jobs are among the first twenty-four: the last is {last}");
+    // Twenty claims give each ten; the tolerance is one claim of all eight slots.
+    assert!(last < 20 + 8, "the small run's ten jobs are among the first twenty-eight: the last is {last}");
     for (i, claim) in attempts[..last].iter().enumerate().filter(|(i, _)| *i >= 8) {
         let active = |small_one: bool| {
             attempts
