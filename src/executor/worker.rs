@@ -109,7 +109,7 @@ pub(super) enum Submitted {
 /// How a worker's life ended, as far as starting others is concerned.
 #[derive(Debug)]
 pub(super) struct Death {
-    /// It never got so far as to see a job: starting another at once would not help.
+    /// It got no job, and was not ended on purpose: starting another at once would not help.
     pub barren: bool,
     /// What happened.
     pub message: String,
@@ -395,7 +395,6 @@ impl Worker {
             };
             self.reply(entry, outcome);
         }
-        // One that was ended on purpose while it started says nothing about the next one.
         Death { barren: !on_purpose && (!said_hello || (settled == 0 && seen_count == 0)), message }
     }
 }
