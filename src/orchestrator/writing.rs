@@ -129,7 +129,10 @@ async fn settle(session: &Session, batch: &[Ending], ended: &[(i64, JobState)], 
     let claims: Vec<Claim> = late.iter().map(|e| e.work.claim).collect();
     // An earlier try may have committed without our hearing of it: then these are on record, not late.
     let recorded = if answer_lost {
-        session.parts.store.recorded(session.node, &claims).await.unwrap_or_default()
+        session.parts.store.recorded(session.node, &claims).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, node_id = %session.node, "cannot tell late results from recorded ones; all count as late");
+            Vec::new()
+        })
     } else {
         Vec::new()
     };
