@@ -243,7 +243,10 @@ impl Authority {
         check_subject(subject).map_err(AuthError::Subject)?;
         let role = text(claims, "role")?.parse().map_err(|_| AuthError::Role)?;
         let expires_at = DateTime::from_timestamp(expires, 0).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        Ok(Verified { requester: Requester { subject: subject.to_owned(), role }, expires_at })
+        Ok(Verified {
+            requester: Requester { subject: subject.to_owned(), role, request_id: String::new() },
+            expires_at,
+        })
     }
 }
 

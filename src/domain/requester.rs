@@ -21,6 +21,8 @@ pub struct Requester {
     pub subject: String,
     /// The token's `role`.
     pub role: Role,
+    /// The `X-Request-ID` of the request; empty where there is none.
+    pub request_id: String,
 }
 
 impl Requester {

@@ -70,8 +70,11 @@ async fn run<E: Executor, P>(
     request: Request<Body>,
     media_type: MediaType,
 ) -> Result<Response, EdgeError> {
-    let requester = authenticate(shared, request.headers())?;
+    let mut requester = authenticate(shared, request.headers())?;
     let request_id = request.extensions().get::<RequestId>().cloned();
+    if let Some(id) = &request_id {
+        requester.request_id.clone_from(&id.0);
+    }
     let by_post = request.method() == Method::POST;
     let read = if by_post {
         params::from_body(&read_body(request, shared.options.body_max_bytes).await?)

@@ -77,6 +77,7 @@ impl Service {
         let (who, asked) = (requester.clone(), id.to_owned());
         let outcome = self
             .store
+            .acting_for(requester)
             .control_run(run_id, change, move |run| allow_run(&who, run, action, &asked))
             .await
             .map_err(|e| self.failed(e))?;
@@ -107,6 +108,7 @@ impl Service {
         let (who, asked) = (requester.clone(), id.to_owned());
         let outcome = self
             .store
+            .acting_for(requester)
             .control_job(job_id, change, move |job| allow_job(&who, job, change, &asked))
             .await
             .map_err(|e| self.failed(e))?;
@@ -153,7 +155,7 @@ mod tests {
     use crate::domain::{JobState, Role, RunStatus};
 
     fn who(subject: &str, role: Role) -> Requester {
-        Requester { subject: subject.to_owned(), role }
+        Requester { subject: subject.to_owned(), role, request_id: String::new() }
     }
 
     fn run(status: RunStatus) -> RunHead {

@@ -23,7 +23,8 @@ impl Service {
         require_writer(requester)?;
         let (limits, created_by) = (self.limits, requester.subject.clone());
         let insert = super::compute(move || definition_insert(input, &limits, created_by)).await??;
-        let definition = self.store.insert_definition(insert).await.map_err(|e| self.failed(e))?;
+        let definition =
+            self.store.acting_for(requester).insert_definition(insert).await.map_err(|e| self.failed(e))?;
         tracing::info!(
             definition_id = %definition.id,
             version = definition.version,

@@ -21,7 +21,11 @@ impl Service {
     pub async fn pause_queue(&self, requester: &Requester, reason: Option<String>) -> Result<QueueStatus> {
         require_admin(requester)?;
         let reason = request::pause_reason(reason, &self.limits)?;
-        self.store.pause_queue(&requester.subject, reason.as_deref()).await.map_err(|e| self.failed(e))?;
+        self.store
+            .acting_for(requester)
+            .pause_queue(&requester.subject, reason.as_deref())
+            .await
+            .map_err(|e| self.failed(e))?;
         tracing::warn!(by = requester.subject, reason, "queue paused");
         self.queue_status().await
     }
@@ -32,7 +36,7 @@ impl Service {
     /// FORBIDDEN.
     pub async fn resume_queue(&self, requester: &Requester) -> Result<QueueStatus> {
         require_admin(requester)?;
-        self.store.resume_queue().await.map_err(|e| self.failed(e))?;
+        self.store.acting_for(requester).resume_queue().await.map_err(|e| self.failed(e))?;
         tracing::warn!(by = requester.subject, "queue resumed");
         self.queue_status().await
     }

@@ -74,7 +74,7 @@ impl Store {
         allow: impl Fn(&RunHead) -> Result<(), E> + Send + Sync + 'static,
     ) -> Result<Option<Result<(), E>>> {
         let allow = Arc::new(allow);
-        in_transaction(&self.pool, move |c| {
+        in_transaction(self, move |c| {
             let allow = Arc::clone(&allow);
             Box::pin(async move {
                 lock_gate(c).await?;
@@ -103,7 +103,7 @@ impl Store {
         allow: impl Fn(&JobHead) -> Result<(), E> + Send + Sync + 'static,
     ) -> Result<Option<Result<(), E>>> {
         let allow = Arc::new(allow);
-        in_transaction(&self.pool, move |c| {
+        in_transaction(self, move |c| {
             let allow = Arc::clone(&allow);
             Box::pin(async move {
                 lock_gate(c).await?;
@@ -151,7 +151,7 @@ impl Store {
     /// The database's.
     pub async fn pause_queue(&self, by: &str, reason: Option<&str>) -> Result<()> {
         let (by, reason) = (by.to_owned(), reason.map(ToOwned::to_owned));
-        in_transaction(&self.pool, move |c| {
+        in_transaction(self, move |c| {
             let (by, reason) = (by.clone(), reason.clone());
             Box::pin(async move {
                 lock_gate(c).await?;
@@ -175,7 +175,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn resume_queue(&self) -> Result<()> {
-        in_transaction(&self.pool, |c| {
+        in_transaction(self, |c| {
             Box::pin(async move {
                 lock_gate(c).await?;
                 sqlx::query!(

@@ -45,7 +45,7 @@ impl Store {
     /// Those of the database.
     pub async fn insert_definition(&self, definition: DefinitionInsert) -> Result<Definition> {
         let definition = Arc::new(definition);
-        in_transaction(&self.pool, move |connection| {
+        in_transaction(self, move |connection| {
             let d = Arc::clone(&definition);
             Box::pin(async move {
                 // Creators of one name wait for each other here, in a statement of its own: the next one's snapshot

@@ -35,19 +35,31 @@ pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
 pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
+use std::sync::Arc;
+
 use sqlx::PgPool;
+
+use crate::domain::Requester;
 
 /// Access to the database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// In whose name transactions change things; none: the system's.
+    actor: Option<Arc<Requester>>,
 }
 
 impl Store {
     /// A store over a pool made by [`connect`].
     #[must_use]
     pub const fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, actor: None }
+    }
+
+    /// The same store, whose transactions are recorded in this person's name.
+    #[must_use]
+    pub fn acting_for(&self, requester: &Requester) -> Self {
+        Self { actor: Some(Arc::new(requester.clone())), ..self.clone() }
     }
 
     /// The pool, for figures about it.

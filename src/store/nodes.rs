@@ -102,7 +102,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn remove_node(&self, node: Uuid) -> Result<()> {
-        in_transaction(&self.pool, move |c| {
+        in_transaction(self, move |c| {
             Box::pin(async move {
                 // Waits for a claim that is still on its way; the next statement then sees what it took.
                 sqlx::query!("select id from node where id = $1 for update", node)
@@ -132,7 +132,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn rescue_jobs(&self, lease: Duration) -> Result<Vec<Rescued>> {
-        in_transaction(&self.pool, move |c| {
+        in_transaction(self, move |c| {
             Box::pin(async move {
                 let rows = sqlx::query!(
                     r#"select node_id as "node_id!", job_id as "job_id!", number as "number!", lane_id as "lane_id!",
@@ -180,7 +180,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn settle_closed_lanes(&self, batch: i64) -> Result<u64> {
-        in_transaction(&self.pool, move |c| {
+        in_transaction(self, move |c| {
             Box::pin(async move {
                 let lane = sqlx::query!(
                     "select id, closed_at from lane where not is_settled and not is_open
