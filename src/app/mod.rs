@@ -23,7 +23,7 @@ use crate::executor::{Executor, Settings as ExecutorSettings};
 use crate::http::{HttpOptions, ShutdownOutcome};
 use crate::orchestrator::{self, Metrics, Parts};
 use crate::service::Service;
-use crate::store::{MigrateError, PoolSettings, Store, connect, migrate, reach};
+use crate::store::{MigrateError, Patience, PoolSettings, Store, connect, migrate, reach};
 use health::AppProbes;
 
 /// How long a starting process waits for the database.
@@ -92,6 +92,14 @@ fn pool_settings(numbers: &Numbers, size: u32) -> PoolSettings {
     }
 }
 
+fn patience(numbers: &Numbers) -> Patience {
+    Patience {
+        answer: Duration::from_millis(numbers.statement_timeout_ms + numbers.database_silence_ms),
+        retries: numbers.database_retries,
+        retry_delay: Duration::from_millis(numbers.database_retry_delay_ms),
+    }
+}
+
 /// What a process of these roles needs and nothing else provides: every mistake at once.
 fn check(config: &Config, roles: Roles, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
     let mut problems = Vec::new();
@@ -147,12 +155,15 @@ impl App {
         prepare_database(&config, DATABASE_WAIT).await?;
         let n = &config.numbers;
         let store = |name: &str, size: u32| {
-            connect(&url, name, pool_settings(n, size)).map(Store::new).map_err(StartError::Database)
+            connect(&url, name, pool_settings(n, size))
+                .map(|pool| Store::new(pool).patient(patience(n)))
+                .map_err(StartError::Database)
         };
         let pools = Pools {
             api: store("runlane api", n.api_pool_size)?,
             orchestrator: store("runlane orchestrator", n.orchestrator_pool_size)?,
-            lease: store("runlane lease", 2)?,
+            // A lease has no time for waits: its next renewal is the next try.
+            lease: store("runlane lease", 2)?.patient(Patience { retries: 0, ..patience(n) }),
         };
         let mut app = Self {
             address: None,

@@ -37,6 +37,12 @@ numbers! {
     orchestrator_pool_size: u32 = 6 in 2..=200, "RUNLANE_ORCHESTRATOR_POOL_SIZE";
     /// How long a request waits for a connection before it is answered UNAVAILABLE.
     pool_acquire_timeout_ms: u64 = 3_000 in 100..=60_000, "RUNLANE_POOL_ACQUIRE_TIMEOUT_MS";
+    /// How often what failed for want of a connection, and changed nothing, is tried again before the answer is UNAVAILABLE.
+    database_retries: u32 = 1 in 0..=100, "RUNLANE_DATABASE_RETRIES";
+    /// The wait before each such try.
+    database_retry_delay_ms: u64 = 100 in 1..=60_000, "RUNLANE_DATABASE_RETRY_DELAY_MS";
+    /// When a statement's time is up, the database may be silent for this long before the connection is taken for broken.
+    database_silence_ms: u64 = 5_000 in 10..=600_000, "RUNLANE_DATABASE_SILENCE_MS";
     /// PostgreSQL ends a statement that takes longer.
     statement_timeout_ms: u64 = 30_000 in 100..=600_000, "RUNLANE_STATEMENT_TIMEOUT_MS";
     /// PostgreSQL ends a statement that waits longer for a lock.
@@ -69,6 +75,8 @@ numbers! {
     models_max: usize = 100 in 1..=1_000, "RUNLANE_MODELS_MAX";
     /// Jobs that a run may have.
     run_jobs_max: u64 = 1_000_000 in 1..=10_000_000, "RUNLANE_RUN_JOBS_MAX";
+    /// Jobs that may wait at once in all runs of one user together.
+    user_waiting_jobs_max: u64 = 2_000_000 in 1..=1_000_000_000, "RUNLANE_USER_WAITING_JOBS_MAX";
     /// Bytes of a prompt, a preamble, a template or a follow-up.
     prompt_max_bytes: usize = 100_000 in 100..=10_000_000, "RUNLANE_PROMPT_MAX_BYTES";
     /// Bytes of `metadata`, and of a scenario's `dimensions`.

@@ -13,6 +13,18 @@ pub enum QueueError {
         /// The most that it may have.
         limit: u64,
     },
+    /// A user would have more jobs waiting than one may have.
+    #[error(
+        "The run would have {jobs} jobs beside the {waiting} that already wait in your runs, and at most {limit} may wait: let some finish, cancel a run, or sample fewer scenarios"
+    )]
+    TooManyWaiting {
+        /// The jobs that the run would have.
+        jobs: u64,
+        /// The user's jobs that wait already.
+        waiting: u64,
+        /// The most that may wait.
+        limit: u64,
+    },
 }
 
 /// How many jobs a run of `scenarios` × `models` has.

@@ -60,7 +60,11 @@ mod tests {
         let wrong = json(ValidationErrors::one("input.models", "is empty").into());
         assert_eq!(wrong["extensions"]["field"], "input.models");
         assert_eq!(wrong["extensions"]["errors"][0]["message"], "is empty");
-        let later = service::Error::Unavailable { retry_after: Duration::from_secs(1), internal: "x".into() };
+        let later = service::Error::Unavailable {
+            why: "Not now".into(),
+            retry_after: Duration::from_secs(1),
+            internal: "x".into(),
+        };
         assert_eq!(json(later)["extensions"]["retryAfterMs"], 1000);
     }
 

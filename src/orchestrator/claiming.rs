@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::running::{Ending, Running};
-use super::session::Session;
+use super::session::{Session, lease_term};
+use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::work::{RunContext, Work};
 use crate::executor::Stop;
@@ -38,6 +39,12 @@ pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
             }
         }
     }
+    if claimer.unsure_until.is_some()
+        && let Err(error) = claimer.give_back_unknown().await
+    {
+        let session = &claimer.session;
+        tracing::warn!(%error, node_id = %session.node, "claims may be left over; they end with the lease");
+    }
 }
 
 struct Claimer {
@@ -55,8 +62,7 @@ impl Claimer {
         let mut poll = Duration::from_millis(session.parts.config.numbers.poll_interval_ms);
         if let Some(until) = self.unsure_until {
             let is_over = Instant::now() > until;
-            let claims = session.parts.store.claims_of(session.node).await?;
-            let unknown: Vec<Claim> = claims.into_iter().filter(|&c| !session.inflight.holds(c)).collect();
+            let unknown = self.unknown().await?;
             self.begin(&unknown).await;
             if is_over {
                 self.unsure_until = None;
@@ -71,7 +77,9 @@ impl Claimer {
         if free.is_empty() {
             return Ok(Some(poll));
         }
-        let claimed = match session.parts.store.claim_jobs(session.node, &free).await {
+        // A claim that is not answered within a lease may have committed all the same: its jobs must not wait longer.
+        let store = session.parts.store.answered_within(lease_term(&session.parts));
+        let claimed = match store.claim_jobs(session.node, &free).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 let longest = session.parts.config.numbers.statement_timeout_ms;
@@ -85,6 +93,25 @@ impl Claimer {
             Some(due) => Some(due.min(poll)),
             None => Some(jittered(poll)),
         })
+    }
+
+    /// Claims that the database has and this node does not: their answer was lost.
+    async fn unknown(&self) -> Result<Vec<Claim>> {
+        let session = &self.session;
+        let claims = session.parts.store.claims_of(session.node).await?;
+        Ok(claims.into_iter().filter(|&c| !session.inflight.holds(c)).collect())
+    }
+
+    /// A node that stops starts nothing more, so what it has claimed without knowing goes back at once.
+    async fn give_back_unknown(&self) -> Result<()> {
+        let unknown = self.unknown().await?;
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(node_id = %self.session.node, jobs = unknown.len(), "claims whose answer was lost are given back");
+        let ends: Vec<_> = unknown.into_iter().map(verdict::released).collect();
+        self.session.parts.store.end_attempts(self.session.node, &ends).await?;
+        Ok(())
     }
 
     /// Reads what was claimed and starts it. The claims are ours: this goes on until they are read, or given up with

@@ -13,8 +13,10 @@ const RESERVE: u32 = 6;
 
 /// Renews the lease until the session is over; gives the session up when the lease is lost or about to run out.
 pub async fn keep(session: Arc<Session>) {
-    let store = &session.parts.lease_store;
     let term = lease_term(&session.parts);
+    // A connection that has gone silent leaves time for another try.
+    let patience = Duration::from_millis(session.parts.config.numbers.lease_renewal_ms);
+    let store = session.parts.lease_store.answered_within(patience);
     let usable = term - term / RESERVE;
     // Counted from before the database was asked, so never longer than the database counts.
     let mut good_until = session.began + usable;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use crate::config::KindPolicy;
+use crate::domain::job::Claim;
 use crate::domain::work::{AttemptEnd, AttemptError, Work};
 use crate::domain::{AttemptOutcome, Consequence, ErrorCode};
 use crate::executor::{Finished, Outcome, Payload, WorkerError};
@@ -18,12 +19,11 @@ pub struct Rules {
     pub crash_loop_losses: i16,
 }
 
-/// Judges how an attempt of `work` ended.
-pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
-    let stderr = finished.stderr_tail;
-    let mut end = AttemptEnd {
-        claim: work.claim,
-        outcome: AttemptOutcome::Completed,
+/// The end of a claim that was never begun: the job goes back, and nothing is counted.
+pub const fn released(claim: Claim) -> AttemptEnd {
+    AttemptEnd {
+        claim,
+        outcome: AttemptOutcome::Released,
         delay: Duration::ZERO,
         error: None,
         stderr_tail: None,
@@ -31,7 +31,13 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
         result: None,
         suspect: false,
         alone: false,
-    };
+    }
+}
+
+/// Judges how an attempt of `work` ended.
+pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
+    let stderr = finished.stderr_tail;
+    let mut end = AttemptEnd { outcome: AttemptOutcome::Completed, ..released(work.claim) };
     match finished.outcome {
         Outcome::Completed(Payload::Transcript(transcript)) => {
             end.result = Some(transcript.raw);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::running::{Ending, rng};
-use super::session::Session;
+use super::session::{Session, lease_term};
 use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::{AttemptOutcome, JobState};
@@ -60,7 +60,8 @@ async fn replace(session: &Session, ending: Ending, refused: &Error) {
 
 /// Records a batch in one transaction, for as long as it takes or until the lease is lost.
 async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> {
-    let store = &session.parts.store;
+    // Asking again does no harm, and a silent connection must not hold ends up for long.
+    let store = session.parts.store.answered_within(lease_term(&session.parts));
     let ends: Vec<_> = batch.iter().map(|e| e.end.clone()).collect();
     let mut pause = RETRY_FIRST;
     let mut answer_lost = false;
@@ -86,8 +87,8 @@ async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> 
     }
 }
 
-/// One line for each end that is on record.
-fn log(session: &Session, ending: &Ending, state: JobState) {
+/// One line for each end that is on record; its job's state is only known when the answer came.
+fn log(session: &Session, ending: &Ending, state: Option<JobState>) {
     let Ending { work, context, end } = ending;
     let code = end.error.as_ref().map(|e| e.code.as_str());
     let message = match end.outcome {
@@ -102,7 +103,7 @@ fn log(session: &Session, ending: &Ending, state: JobState) {
     tracing::info!(
         request_id = context.request_id, batch_id = %context.batch_id, run_id = %work.run_id, job_id = work.claim.job_id,
         attempt = work.claim.number, lane_id = work.lane_id, node_id = %session.node, kind = %work.kind,
-        outcome = %end.outcome, state = state.as_str(), code, delay_ms = u64::try_from(end.delay.as_millis()).unwrap_or(u64::MAX),
+        outcome = %end.outcome, state = state.map(|s| s.as_str()), code, delay_ms = u64::try_from(end.delay.as_millis()).unwrap_or(u64::MAX),
         "{message}"
     );
 }
@@ -116,7 +117,7 @@ async fn settle(session: &Session, batch: &[Ending], ended: &[(i64, JobState)], 
         match states.get(&ending.work.claim.job_id) {
             Some(state) => {
                 session.parts.metrics.ended(ending.work.kind, ending.end.outcome);
-                log(session, ending, *state);
+                log(session, ending, Some(*state));
             }
             None => late.push(ending),
         }
@@ -126,22 +127,37 @@ async fn settle(session: &Session, batch: &[Ending], ended: &[(i64, JobState)], 
     if late.is_empty() {
         return;
     }
-    let claims: Vec<Claim> = late.iter().map(|e| e.work.claim).collect();
     // An earlier try may have committed without our hearing of it: then these are on record, not late.
-    let recorded = if answer_lost {
-        session.parts.store.recorded(session.node, &claims).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, node_id = %session.node, "cannot tell late results from recorded ones; all count as late");
-            Vec::new()
-        })
-    } else {
-        Vec::new()
-    };
-    for ending in late.into_iter().filter(|e| !recorded.contains(&e.work.claim)) {
+    let recorded = if answer_lost { recorded(session, &late).await } else { Vec::new() };
+    for ending in late {
+        if recorded.contains(&ending.work.claim) {
+            session.parts.metrics.ended(ending.work.kind, ending.end.outcome);
+            log(session, ending, None);
+            continue;
+        }
         session.parts.metrics.late();
         tracing::warn!(
             code = "LEASE_LOST", request_id = ending.context.request_id, batch_id = %ending.context.batch_id, run_id = %ending.work.run_id,
             job_id = ending.work.claim.job_id, attempt = ending.work.claim.number, lane_id = ending.work.lane_id,
             node_id = %session.node, "a result came too late and changed nothing"
         );
+    }
+}
+
+/// Which of these ends are on record under this node: asked until there is an answer, or the lease is lost.
+async fn recorded(session: &Session, late: &[&Ending]) -> Vec<Claim> {
+    let claims: Vec<Claim> = late.iter().map(|e| e.work.claim).collect();
+    loop {
+        match session.parts.store.recorded(session.node, &claims).await {
+            Ok(recorded) => return recorded,
+            Err(error) if error.is_transient() && !session.lost.is_cancelled() => {
+                tracing::warn!(%error, node_id = %session.node, "cannot tell late results from recorded ones; trying again");
+                tokio::time::sleep(RETRY_FIRST).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, node_id = %session.node, "cannot tell late results from recorded ones; all count as late");
+                return Vec::new();
+            }
+        }
     }
 }

@@ -83,7 +83,8 @@ impl Service {
             .map_err(|e| self.failed(e))?;
         outcome.ok_or_else(|| not_found(Entity::Run, id))??;
         tracing::info!(run_id = %run_id, action = action.name(), by = requester.subject, "run changed");
-        self.run(requester, id).await?.ok_or_else(|| not_found(Entity::Run, id))
+        let changed = self.read_back(|| self.store.run(run_id)).await.map_err(|e| self.failed(e))?;
+        changed.ok_or_else(|| not_found(Entity::Run, id))
     }
 
     /// Cancels a job that waits or runs.
@@ -114,7 +115,8 @@ impl Service {
             .map_err(|e| self.failed(e))?;
         outcome.ok_or_else(|| not_found(Entity::Job, id))??;
         tracing::info!(job_id, ?change, by = requester.subject, "job changed");
-        self.job(requester, id).await?.ok_or_else(|| not_found(Entity::Job, id))
+        let changed = self.read_back(|| self.store.job(job_id)).await.map_err(|e| self.failed(e))?;
+        changed.ok_or_else(|| not_found(Entity::Job, id))
     }
 }
 

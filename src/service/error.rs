@@ -71,8 +71,10 @@ pub enum Error {
         retry_after: Duration,
     },
     /// Something that is needed is not there just now.
-    #[error("The service is not available just now: try again in {} ms.", millis(*.retry_after))]
+    #[error("{why}: try again in {} ms.", millis(*.retry_after))]
     Unavailable {
+        /// What is the matter, for clients.
+        why: String,
         /// When to try again.
         retry_after: Duration,
         /// What was not there; for the log only.
@@ -118,7 +120,7 @@ impl Error {
     }
 
     /// What goes beside the code: `field` and `errors`; `currentStatus` and `action`; `retryAfterMs`; and for
-    /// the queue `jobs` and `limit`. The `errorId` of an internal error is the edge's to make and to log.
+    /// the queue `jobs`, `limit` and, of a user, `waiting`. The `errorId` of an internal error is the edge's to make and to log.
     #[must_use]
     pub fn extensions(&self) -> Map<String, Value> {
         let mut pairs = Map::new();
@@ -144,6 +146,11 @@ impl Error {
             }
             Self::Queue(QueueError::TooManyJobs { jobs, limit }) => {
                 set("jobs", (*jobs).into());
+                set("limit", (*limit).into());
+            }
+            Self::Queue(QueueError::TooManyWaiting { jobs, waiting, limit }) => {
+                set("jobs", (*jobs).into());
+                set("waiting", (*waiting).into());
                 set("limit", (*limit).into());
             }
             Self::RateLimited { retry_after } | Self::Unavailable { retry_after, .. } => {
@@ -206,9 +213,14 @@ mod tests {
                 "QUEUE_ERROR",
                 json!({"jobs": 3, "limit": 2}),
             ),
+            (
+                QueueError::TooManyWaiting { jobs: 3, waiting: 4, limit: 5 }.into(),
+                "QUEUE_ERROR",
+                json!({"jobs": 3, "waiting": 4, "limit": 5}),
+            ),
             (Error::RateLimited { retry_after }, "RATE_LIMITED", json!({"retryAfterMs": 2})),
             (
-                Error::Unavailable { retry_after, internal: "pool".into() },
+                Error::Unavailable { why: "Not now".into(), retry_after, internal: "pool".into() },
                 "UNAVAILABLE",
                 json!({"retryAfterMs": 2}),
             ),
@@ -224,7 +236,11 @@ mod tests {
         let cause = std::io::Error::other("password of postgres at /var/lib");
         let errors = [
             Error::internal(&cause),
-            Error::Unavailable { retry_after: Duration::ZERO, internal: cause.to_string() },
+            Error::Unavailable {
+                why: "Not now".into(),
+                retry_after: Duration::ZERO,
+                internal: cause.to_string(),
+            },
         ];
         for error in errors {
             assert!(!error.to_string().contains("postgres"), "{error}");

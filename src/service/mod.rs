@@ -56,11 +56,33 @@ impl Service {
 
     /// What a failure of the database means for the caller.
     fn failed(&self, error: store::Error) -> Error {
-        if error.is_transient() {
-            let retry_after = Duration::from_millis(self.config.numbers.http_retry_after_ms);
-            Error::Unavailable { retry_after, internal: error.to_string() }
-        } else {
-            Error::internal(&error)
+        match error.public() {
+            Some(why) => self.unavailable(why.to_owned(), &error),
+            None => Error::internal(&error),
+        }
+    }
+
+    fn unavailable(&self, why: String, error: &store::Error) -> Error {
+        let retry_after = Duration::from_millis(self.config.numbers.http_retry_after_ms);
+        Error::Unavailable { why, retry_after, internal: error.to_string() }
+    }
+
+    /// Reads what was just changed. The change stands, so a read that finds the database away is tried again first.
+    async fn read_back<T, F>(&self, read: impl Fn() -> F) -> store::Result<T>
+    where
+        F: Future<Output = store::Result<T>>,
+    {
+        let numbers = &self.config.numbers;
+        let mut retries = 0;
+        loop {
+            match read().await {
+                Err(error) if error.is_transient() && retries < numbers.database_retries => {
+                    retries += 1;
+                    tracing::debug!(%error, retries, "cannot read what was changed; trying again");
+                    tokio::time::sleep(Duration::from_millis(numbers.database_retry_delay_ms)).await;
+                }
+                answer => return answer,
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::access::{not_found, require_writer};
 use super::{Entity, Error, Result, Service};
 use crate::domain::definition::DefinitionContent;
 use crate::domain::params::RunParams;
-use crate::domain::queue::job_count;
+use crate::domain::queue::{QueueError, job_count};
 use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
 use crate::domain::{ModelId, Requester, ids, sampling};
@@ -23,7 +23,8 @@ impl Service {
     /// Starts a run. `request_id` is kept with it, so that log lines about its jobs can name it.
     ///
     /// # Errors
-    /// FORBIDDEN, VALIDATION_ERROR with every mistake, NOT_FOUND for the definition, QUEUE_ERROR for too many jobs,
+    /// FORBIDDEN, VALIDATION_ERROR with every mistake, NOT_FOUND for the definition, QUEUE_ERROR for too many jobs of
+    /// the run or too many that wait,
     /// CONFLICT when the idempotency key belongs to another input.
     pub async fn start_run(
         &self,
@@ -47,18 +48,39 @@ impl Service {
             if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
         let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids)?;
 
-        let (id, is_new) = match self.store.insert_run(&insert).await.map_err(|e| self.failed(e))? {
-            Inserted::Created => (insert.id, true),
-            Inserted::Exists { id, input_hash } if input_hash == insert.input_hash => (id, false),
+        let (id, hash) = (insert.id, insert.input_hash.clone());
+        let waiting_max = self.config.numbers.user_waiting_jobs_max;
+        let inserted = self
+            .store
+            .acting_for(requester)
+            .insert_run(insert, as_i64(jobs), as_i64(waiting_max))
+            .await
+            .map_err(|e| self.failed(e))?;
+        let (id, is_new) = match inserted {
+            Inserted::Created => (id, true),
+            Inserted::Exists { id, input_hash } if input_hash == hash => (id, false),
             Inserted::Exists { id, .. } => {
                 return Err(Error::Conflict(format!(
                     "The idempotencyKey was used before, with another input, and started the run {id}: \
                      give another key, or the same input."
                 )));
             }
+            Inserted::TooManyWaiting { waiting } => {
+                let waiting = waiting.unsigned_abs();
+                return Err(QueueError::TooManyWaiting { jobs, waiting, limit: waiting_max }.into());
+            }
         };
         // The creator sees what it created.
-        let found = self.store.run(id).await.map_err(|e| self.failed(e))?;
+        let found = self.read_back(|| self.store.run(id)).await.map_err(|e| match e.public() {
+            // Whoever took this for a failure would pay for the same run twice.
+            Some(why) => self.unavailable(
+                format!(
+                    "The run {id} has been started and must not be started again, but cannot be shown. {why}"
+                ),
+                &e,
+            ),
+            None => Error::internal(&e),
+        })?;
         let run = found.ok_or_else(|| not_found(Entity::Run, &id.to_string()))?;
         if is_new {
             tracing::info!(
@@ -84,6 +106,10 @@ impl Service {
         })
         .await
     }
+}
+
+fn as_i64(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// What the definition says about params.

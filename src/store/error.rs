@@ -32,6 +32,30 @@ impl Error {
         matches!(self, Self::Unavailable(_) | Self::Contended(_) | Self::Aborted)
     }
 
+    /// What clients may hear of a database that is not available just now; `None` for every other error.
+    #[must_use]
+    pub fn public(&self) -> Option<&'static str> {
+        let cause = match self {
+            Self::Unavailable(cause) => cause,
+            Self::Contended(_) => return Some("Others are changing the same things just now"),
+            Self::Aborted => return Some("The service is not available just now"),
+            Self::Refused(_) | Self::Unknown(_) => return None,
+        };
+        let code = match cause {
+            sqlx::Error::PoolTimedOut => return Some("No connection to the database is to be had just now"),
+            sqlx::Error::Database(e) => e.code(),
+            _ => None,
+        };
+        Some(match code.as_deref() {
+            Some("53100") => "The database's disk is full, so nothing new can be stored",
+            Some("53300") => "The database has no connection left just now",
+            Some("25006") => "The database is a standby just now, so nothing can be stored",
+            Some("55P03") => "Others hold what has to be changed just now",
+            Some("57014") => "The database takes too long just now",
+            _ => "The database does not answer just now",
+        })
+    }
+
     /// The name of the violated constraint, if that is what went wrong.
     #[must_use]
     pub fn constraint(&self) -> Option<&str> {

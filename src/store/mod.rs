@@ -3,6 +3,7 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod connections;
 mod control;
 mod definitions;
 mod error;
@@ -22,6 +23,7 @@ mod temporary;
 mod transaction;
 mod waiting;
 
+pub use connections::Patience;
 pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
@@ -36,15 +38,17 @@ pub use temporary::TemporaryDatabase;
 pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::PgPool;
 
 use crate::domain::Requester;
+use connections::Connections;
 
 /// Access to the database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: Connections,
     /// In whose name transactions change things; none: the system's.
     actor: Option<Arc<Requester>>,
 }
@@ -52,8 +56,23 @@ pub struct Store {
 impl Store {
     /// A store over a pool made by [`connect`].
     #[must_use]
-    pub const fn new(pool: PgPool) -> Self {
-        Self { pool, actor: None }
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool: Connections { pool, patience: Patience::default() }, actor: None }
+    }
+
+    /// The same store, with this patience.
+    #[must_use]
+    pub fn patient(mut self, patience: Patience) -> Self {
+        self.pool.patience = patience;
+        self
+    }
+
+    /// The same store, which waits no longer than this for an answer.
+    #[must_use]
+    pub fn answered_within(&self, limit: Duration) -> Self {
+        let mut store = self.clone();
+        store.pool.patience.answer = store.pool.patience.answer.min(limit);
+        store
     }
 
     /// The same store, whose transactions are recorded in this person's name.
@@ -65,7 +84,7 @@ impl Store {
     /// The pool, for figures about it.
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
-        &self.pool
+        &self.pool.pool
     }
 }
 

@@ -161,7 +161,7 @@ impl Store {
     /// Whether nothing answers where the database should be, or it says that it is starting or stopping: then no node
     /// can renew its lease, and none is judged.
     pub async fn is_down(&self) -> bool {
-        let refused = match PgConnection::connect_with(&self.pool.connect_options()).await {
+        let refused = match PgConnection::connect_with(&self.pool().connect_options()).await {
             Ok(_) => return false,
             Err(error) => error,
         };

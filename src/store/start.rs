@@ -1,9 +1,13 @@
 //! The insert that makes a run with all its jobs.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, Result, Store};
+use super::transaction::in_transaction;
+use super::{Result, Store};
 
 /// Everything that a new run is made of.
 #[derive(Debug, Clone)]
@@ -60,52 +64,111 @@ pub enum Inserted {
         /// The hash of the input that made it.
         input_hash: Vec<u8>,
     },
+    /// With these the creator would have too many jobs waiting; nothing was stored.
+    TooManyWaiting {
+        /// How many wait already.
+        waiting: i64,
+    },
 }
 
+/// The class of the advisory locks that serialize the counting of a user's jobs.
+const USER_LOCK: i32 = 1_919_840_623;
+
 impl Store {
-    /// Stores a run, its lanes and its jobs, and wakes the nodes.
+    /// Stores a run of `jobs` jobs, its lanes and its jobs, and wakes the nodes, if then no more than `waiting_max` jobs
+    /// of its creator wait.
     ///
     /// # Errors
-    /// [`Error::Refused`] when a constraint is violated; nothing is stored then.
-    pub async fn insert_run(&self, run: &RunInsert) -> Result<Inserted> {
-        let stored = sqlx::query_file!(
-            "src/store/sql/insert_run.sql",
-            run.id,
-            run.batch_id,
-            run.definition_id,
-            run.definition_snapshot,
-            run.name,
-            run.experiment_id,
-            &run.models,
-            run.params,
-            run.priority,
-            run.max_concurrency,
-            run.sample_percentage,
-            run.sample_seed,
-            run.sample_algorithm,
-            run.idempotency_key,
-            run.input_hash,
-            run.metadata,
-            run.created_by,
-            run.scenario_ids.as_deref(),
-            run.request_id,
-        )
-        .fetch_one(&self.pool)
+    /// [`super::Error::Refused`] when a constraint is violated; nothing is stored then.
+    pub async fn insert_run(&self, run: RunInsert, jobs: i64, waiting_max: i64) -> Result<Inserted> {
+        let run = Arc::new(run);
+        in_transaction(self, move |c| {
+            let run = Arc::clone(&run);
+            Box::pin(async move {
+                if let Some(earlier) = earlier(c, &run).await? {
+                    return Ok(earlier);
+                }
+                // Whoever is far beyond the limit is refused before there is anything to undo.
+                let waiting = waiting(c, &run.created_by).await?;
+                if waiting + jobs > waiting_max {
+                    return Ok(Inserted::TooManyWaiting { waiting });
+                }
+                let mut attempt = c.begin().await?;
+                match insert(&mut attempt, &run).await {
+                    Ok(()) => {}
+                    Err(error) if error.constraint() == Some("run_idempotency") => {
+                        attempt.rollback().await?;
+                        // Committed since we looked: the insert has waited for it.
+                        return earlier(c, &run).await?.ok_or(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+                // From here to the commit one run of a user at a time, so that each sees those before it.
+                sqlx::query!("select pg_advisory_xact_lock($1, hashtext($2))", USER_LOCK, run.created_by)
+                    .fetch_one(&mut *attempt)
+                    .await?;
+                let with_these = self::waiting(&mut attempt, &run.created_by).await?;
+                if with_these > waiting_max {
+                    attempt.rollback().await?;
+                    return Ok(Inserted::TooManyWaiting { waiting: with_these - jobs });
+                }
+                attempt.commit().await?;
+                Ok(Inserted::Created)
+            })
+        })
         .await
-        .map_err(Error::from);
-        match stored {
-            Ok(_) => Ok(Inserted::Created),
-            Err(error) if error.constraint() == Some("run_idempotency") => {
-                let row = sqlx::query!(
-                    r#"select id, input_hash as "input_hash!" from run where created_by = $1 and idempotency_key = $2"#,
-                    run.created_by,
-                    run.idempotency_key
-                )
-                .fetch_one(&self.pool)
-                .await?;
-                Ok(Inserted::Exists { id: row.id, input_hash: row.input_hash })
-            }
-            Err(error) => Err(error),
-        }
     }
+}
+
+/// The run that its creator made with the same key.
+async fn earlier(c: &mut PgConnection, run: &RunInsert) -> Result<Option<Inserted>> {
+    let Some(key) = &run.idempotency_key else { return Ok(None) };
+    let row = sqlx::query!(
+        r#"select id, input_hash as "input_hash!" from run where created_by = $1 and idempotency_key = $2"#,
+        run.created_by,
+        key
+    )
+    .fetch_optional(c)
+    .await?;
+    Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash }))
+}
+
+/// How many jobs wait in the runs of this user.
+async fn waiting(c: &mut PgConnection, user: &str) -> Result<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"select coalesce(sum(l.pending), 0)::bigint as "n!"
+             from lane l join run r on r.id = l.run_id
+            where l.is_live and r.created_by = $1"#,
+        user
+    )
+    .fetch_one(c)
+    .await?)
+}
+
+async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
+    sqlx::query_file!(
+        "src/store/sql/insert_run.sql",
+        run.id,
+        run.batch_id,
+        run.definition_id,
+        run.definition_snapshot,
+        run.name,
+        run.experiment_id,
+        &run.models,
+        run.params,
+        run.priority,
+        run.max_concurrency,
+        run.sample_percentage,
+        run.sample_seed,
+        run.sample_algorithm,
+        run.idempotency_key,
+        run.input_hash,
+        run.metadata,
+        run.created_by,
+        run.scenario_ids.as_deref(),
+        run.request_id,
+    )
+    .fetch_one(c)
+    .await?;
+    Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::postgres::database_like;
+use super::proxy::Proxy;
 
 /// Signs the tokens of every test.
 pub const SECRET: &str = "the-tests-sign-with-this-secret-of-48-characters";
@@ -103,8 +104,20 @@ impl Cluster {
         Self::begin(settings, Roles { serves: true, executes: false }).await
     }
 
-    async fn begin(settings: &[(&str, &str)], roles: Roles) -> Self {
+    /// One node that serves and executes, whose way to the database is the proxy. The test's own connections go round it.
+    pub async fn behind_proxy(settings: &[(&str, &str)]) -> (Self, Proxy) {
         let url = fresh_database().await;
+        let proxy = Proxy::before(&url).await;
+        let through = proxy.url();
+        let settings: Vec<_> = settings.iter().copied().chain([("DATABASE_URL", through.as_str())]).collect();
+        (Self::on(url, &settings, Roles { serves: true, executes: true }).await, proxy)
+    }
+
+    async fn begin(settings: &[(&str, &str)], roles: Roles) -> Self {
+        Self::on(fresh_database().await, settings, roles).await
+    }
+
+    async fn on(url: String, settings: &[(&str, &str)], roles: Roles) -> Self {
         let mut all: BTreeMap<String, String> = [
             ("DATABASE_URL", url.as_str()),
             ("RUNLANE_LISTEN", "127.0.0.1:0"),

@@ -1,3 +1,6 @@
 //! Trouble with the database and with the way there: nothing is lost, nothing counts twice, and it passes by itself.
 
+mod ends;
+mod people;
 mod proxy;
+mod support;

@@ -129,6 +129,11 @@ impl Strike {
         Self { moment: Moment::After, harm, ..self }
     }
 
+    /// Whether nobody is told.
+    pub fn is_silent(&self) -> bool {
+        self.harm == Harm::Mute
+    }
+
     /// So many times, instead of once.
     pub fn times(self, times: u32) -> Self {
         Self { times, ..self }
