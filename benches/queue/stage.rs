@@ -156,6 +156,7 @@ impl Database {
         let python = python().to_string_lossy().into_owned();
         [
             ("DATABASE_URL", self.url.as_str()),
+            ("RUNLANE_ALLOW_UNSAFE_POSTGRES", "true"),
             ("RUNLANE_LISTEN", "127.0.0.1:0"),
             ("RUNLANE_JWT_SECRET", SECRET),
             ("RUNLANE_PYTHON", &python),

@@ -1,5 +1,6 @@
 //! One process put together: pools, schema, orchestrator, HTTP.
 
+mod durability;
 mod health;
 
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ use health::AppProbes;
 /// How long a starting process waits for the database.
 pub const DATABASE_WAIT: Duration = Duration::from_secs(8);
 
+/// Connections that a process needs besides its pools: two for leases, one to listen.
+pub const CONNECTIONS_BESIDES_POOLS: u32 = 3;
+
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -38,6 +42,11 @@ pub enum StartError {
     /// The database did not answer in time.
     #[error("DATABASE_URL: {0}")]
     Database(#[source] crate::store::Error),
+    /// The database can lose what it has confirmed.
+    #[error(
+        "DATABASE_URL: PostgreSQL may lose what it has confirmed when its machine fails ({0}): switch it on, or set RUNLANE_ALLOW_UNSAFE_POSTGRES=true if losing and repeating jobs is acceptable here"
+    )]
+    Unsafe(String),
     /// The schema cannot be brought to this version.
     #[error("the database's schema cannot be migrated: {0}")]
     Migrate(#[from] MigrateError),
@@ -83,7 +92,8 @@ struct Pools {
     lease: Store,
 }
 
-fn pool_settings(numbers: &Numbers, size: u32) -> PoolSettings {
+/// The pools' settings.
+pub(crate) fn pool_settings(numbers: &Numbers, size: u32) -> PoolSettings {
     PoolSettings {
         size,
         acquire_timeout: Duration::from_millis(numbers.pool_acquire_timeout_ms),
@@ -92,7 +102,8 @@ fn pool_settings(numbers: &Numbers, size: u32) -> PoolSettings {
     }
 }
 
-fn patience(numbers: &Numbers) -> Patience {
+/// How long the database is waited for.
+pub(crate) fn patience(numbers: &Numbers) -> Patience {
     Patience {
         answer: Duration::from_millis(numbers.statement_timeout_ms + numbers.database_silence_ms),
         retries: numbers.database_retries,
@@ -152,6 +163,8 @@ impl App {
     pub async fn start(config: Arc<Config>, roles: Roles, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         check(&config, roles, &clock)?;
         let url = database_url(&config)?;
+        // Before anything is changed.
+        durability::require(&config, DATABASE_WAIT).await?;
         prepare_database(&config, DATABASE_WAIT).await?;
         let n = &config.numbers;
         let store = |name: &str, size: u32| {

@@ -2,6 +2,7 @@
 
 mod demo;
 mod dev;
+mod doctor;
 mod local;
 mod run;
 mod schema;
@@ -46,6 +47,8 @@ enum Command {
     Work,
     /// Bring the database's schema to this version.
     Migrate,
+    /// Look for what is wrong: settings, database, durability, connections, clock, disk, workers, queue.
+    Doctor(doctor::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
@@ -89,7 +92,13 @@ fn run_command() -> anyhow::Result<ExitCode> {
         schema::print(&arguments);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut config = Config::from_env()?;
+    let config = Config::from_env();
+    let clock = Arc::new(SystemClock);
+    if let Command::Doctor(arguments) = &cli.command {
+        // Mistakes in the settings are among what it reports.
+        return Ok(runtime()?.block_on(doctor::run(config, clock, arguments)));
+    }
+    let mut config = config?;
     let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
@@ -99,7 +108,6 @@ fn run_command() -> anyhow::Result<ExitCode> {
     // Reads FAILPOINTS; what it names stays in force as long as this lives.
     #[cfg(feature = "failpoints")]
     let _failing = fail::FailScenario::setup();
-    let clock = Arc::new(SystemClock);
     match cli.command {
         Command::Token(arguments) => token::print(&config, clock, &arguments)?,
         Command::Serve { execute } => {
@@ -113,7 +121,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }
-        Command::Schema(_) => {}
+        Command::Schema(_) | Command::Doctor(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

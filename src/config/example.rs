@@ -36,6 +36,12 @@ pub fn settings() -> Vec<Setting> {
             "postgres://user:password@host:port/database",
             "The PostgreSQL (15 or newer) to use; without it, `demo` and `dev` run a private one.",
         ),
+        text(
+            "RUNLANE_ALLOW_UNSAFE_POSTGRES",
+            "false",
+            "true or false",
+            "Whether to start on a PostgreSQL whose fsync, full_page_writes or synchronous_commit is off: it may lose what it has confirmed.",
+        ),
         text("RUNLANE_LISTEN", "127.0.0.1:8080", "address:port", "Where HTTP is served."),
         text(
             "RUNLANE_JWT_SECRET",

@@ -71,6 +71,8 @@ pub enum PostgresSource {
 pub struct Config {
     /// `DATABASE_URL`; without one, an embedded PostgreSQL is used where the command allows it.
     pub database_url: Option<SecretString>,
+    /// Whether a PostgreSQL that can lose what it has confirmed will do.
+    pub allow_unsafe_postgres: bool,
     /// Where the embedded PostgreSQL and other private files live.
     pub data_dir: PathBuf,
     /// Where PostgreSQL's programs are, for the embedded one.
@@ -126,6 +128,7 @@ impl Config {
             JobKind::ALL.iter().map(|&kind| (kind, kind_policy(&mut source, kind, &numbers))).collect();
         let config = Self {
             database_url: source.text("DATABASE_URL").map(SecretString::from),
+            allow_unsafe_postgres: source.parsed("RUNLANE_ALLOW_UNSAFE_POSTGRES", false, "true or false"),
             data_dir: source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()).into(),
             postgres_bin_dir: source.text("RUNLANE_POSTGRES_BIN_DIR").map(Into::into),
             postgres_source: match source.text("RUNLANE_POSTGRES_SOURCE").as_deref() {
@@ -177,6 +180,16 @@ impl Config {
                 "is too short: give at least {JWT_SECRET_MIN_BYTES} bytes, for example from `openssl rand -hex 32`"
             );
             source.problem("RUNLANE_JWT_SECRET", message);
+        }
+        let n = &self.numbers;
+        let retries = u64::from(n.database_retries);
+        let refusal_ms = (retries + 1) * n.pool_acquire_timeout_ms + retries * n.database_retry_delay_ms;
+        if refusal_ms >= n.http_request_timeout_ms {
+            let message = format!(
+                "{retries} retries after {} ms (RUNLANE_POOL_ACQUIRE_TIMEOUT_MS) each take as long as a request may (RUNLANE_HTTP_REQUEST_TIMEOUT_MS, {}): give fewer or shorter ones",
+                n.pool_acquire_timeout_ms, n.http_request_timeout_ms
+            );
+            source.problem("RUNLANE_DATABASE_RETRIES", message);
         }
         if self.numbers.lease_renewal_ms * 3 > self.numbers.lease_ms {
             let message = format!(

@@ -14,3 +14,8 @@ static MIGRATOR: Migrator = sqlx::migrate!("schema/migrations");
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     MIGRATOR.run(pool).await
 }
+
+/// Version and checksum of each migration of this program.
+pub(super) fn known_migrations() -> Vec<(i64, Vec<u8>)> {
+    MIGRATOR.iter().map(|m| (m.version, m.checksum.to_vec())).collect()
+}

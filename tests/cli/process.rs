@@ -61,6 +61,8 @@ impl Home {
             .env("TMPDIR", self.path())
             .env("RUNLANE_PYTHON", python())
             .env("RUNLANE_DATA_DIR", self.data())
+            // The tests' own server need not survive a power cut.
+            .env("RUNLANE_ALLOW_UNSAFE_POSTGRES", "true")
             .env("RUNLANE_LISTEN", "127.0.0.1:0")
             .env("RUNLANE_WARM_WORKERS", "1")
             .current_dir(self.path())
