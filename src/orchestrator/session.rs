@@ -129,9 +129,19 @@ impl Session {
             self.lost.cancelled().await;
             self.parts.executor.kill_all().await;
         };
+        let patience = async {
+            if ended == Ended::Shutdown {
+                tokio::time::sleep(self.sign_off_max()).await;
+                tracing::warn!(node_id = %self.node, "the database does not take back what this node holds; it ends with the lease");
+                // The writer drops what it cannot write.
+                self.lost.cancel();
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             () = self.give_back(claimer, writer) => {}
             () = async { kill.await; std::future::pending().await } => {}
+            () = patience => {}
         }
         if self.lost.is_cancelled() {
             // The jobs may have come back before their processes were gone: the next session must not meet these.
@@ -155,6 +165,12 @@ impl Session {
             task.await;
             drop(end);
         }
+    }
+
+    /// How long a node that stops may take to give its jobs back: their workers' graces, and one more try to write.
+    fn sign_off_max(&self) -> Duration {
+        let n = &self.parts.config.numbers;
+        Duration::from_millis(n.worker_cancel_grace_ms + n.worker_term_grace_ms + n.database_silence_ms)
     }
 
     /// Stops what runs, and waits until the end of everything is on record.

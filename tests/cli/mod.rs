@@ -2,6 +2,7 @@
 
 mod demo;
 mod dev;
+mod doctor;
 mod outage;
 pub mod process;
 mod refusals;

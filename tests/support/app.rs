@@ -117,7 +117,8 @@ impl Cluster {
         Self::on(fresh_database().await, settings, roles).await
     }
 
-    async fn on(url: String, settings: &[(&str, &str)], roles: Roles) -> Self {
+    /// Nodes on a database that the test has made itself.
+    pub async fn on(url: String, settings: &[(&str, &str)], roles: Roles) -> Self {
         let mut all: BTreeMap<String, String> = [
             ("DATABASE_URL", url.as_str()),
             // The tests' own server need not survive a power cut.

@@ -1,6 +1,8 @@
 //! Trouble with the database and with the way there: nothing is lost, nothing counts twice, and it passes by itself.
 
+mod disk;
 mod ends;
+mod outage;
 mod people;
 mod proxy;
 mod support;

@@ -102,7 +102,7 @@ async fn a_pause_and_a_resume_happen_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_happens_once() {
+async fn a_cancel_and_a_priority_happen_once() {
     let (cluster, proxy) = Cluster::behind_proxy(&PATIENT).await;
     cluster.admin("mutation { pauseQueue { isPaused } }", json!({})).await.data();
     let cancel = "mutation($id: ID!) { cancelRun(id: $id) { status } }";
@@ -110,6 +110,12 @@ async fn a_cancel_happens_once() {
         each_run(&cluster, &proxy, work::CANCEL, "mock/echo", cancel, |s| s["status"] == "PENDING").await;
     for run in &runs {
         assert_eq!(cluster.state(run).await["progress"]["cancelled"], 3);
+    }
+    let prefer = "mutation($id: ID!) { setRunPriority(id: $id, priority: HIGH) { status } }";
+    let preferred =
+        each_run(&cluster, &proxy, work::PRIORITY, "mock/echo", prefer, |s| s["status"] == "PENDING").await;
+    for run in &preferred {
+        assert_eq!(cluster.state(run).await["priority"], "HIGH");
     }
     assert_eq!(recorded(&cluster, "run.cancelled").await, EACH);
     assert_exact(&cluster.db).await;

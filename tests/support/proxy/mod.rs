@@ -243,7 +243,6 @@ pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
     client: reqwest::Url,
-    seed: u64,
     accepting: Mutex<Option<AbortHandle>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -270,8 +269,7 @@ impl Proxy {
             weather: watch::Sender::new(Weather::FAIR),
             links: Mutex::default(),
         });
-        let proxy =
-            Self { shared, address, client, seed, accepting: Mutex::default(), tasks: Mutex::default() };
+        let proxy = Self { shared, address, client, accepting: Mutex::default(), tasks: Mutex::default() };
         proxy.accept(listener);
         proxy
     }
@@ -279,11 +277,6 @@ impl Proxy {
     /// The database's URL by way of the proxy.
     pub fn url(&self) -> String {
         self.client.to_string()
-    }
-
-    /// What decided about chances and jitter.
-    pub fn seed(&self) -> u64 {
-        self.seed
     }
 
     /// Puts a strike in force. Of several that meet a request, the first put in force that has not been used up counts.
