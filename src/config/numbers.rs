@@ -79,6 +79,16 @@ numbers! {
     user_waiting_jobs_max: u64 = 2_000_000 in 1..=1_000_000_000, "RUNLANE_USER_WAITING_JOBS_MAX";
     /// Bytes of a prompt, a preamble, a template or a follow-up.
     prompt_max_bytes: usize = 100_000 in 100..=10_000_000, "RUNLANE_PROMPT_MAX_BYTES";
+    /// Bytes of what a worker is sent for one probe: preamble, prompt, follow-ups, key and dimensions.
+    job_payload_max_bytes: usize = 4_194_304 in 1_024..=268_435_456, "RUNLANE_JOB_PAYLOAD_MAX_BYTES";
+    /// Bytes of a probe's transcript; a larger one fails its own job.
+    transcript_max_bytes: usize = 4_194_304 in 1_024..=268_435_456, "RUNLANE_TRANSCRIPT_MAX_BYTES";
+    /// Bytes of an analysis's result; a larger one fails its own job.
+    analysis_max_bytes: usize = 16_777_216 in 1_024..=268_435_456, "RUNLANE_ANALYSIS_MAX_BYTES";
+    /// Reserved for jobs that have children: how many one attempt may have.
+    job_children_max: u32 = 1_000 in 1..=1_000_000, "RUNLANE_JOB_CHILDREN_MAX";
+    /// Reserved for jobs that have children: how deep they may nest.
+    job_depth_max: u32 = 5 in 1..=100, "RUNLANE_JOB_DEPTH_MAX";
     /// Bytes of `metadata`, and of a scenario's `dimensions`.
     metadata_max_bytes: usize = 16_384 in 256..=1_048_576, "RUNLANE_METADATA_MAX_BYTES";
     /// Bytes of all prompts and keys of a definition together.
@@ -123,6 +133,8 @@ numbers! {
     crash_loop_losses: i16 = 3 in 1..=100, "RUNLANE_CRASH_LOOP_LOSSES";
     /// Outcomes that are written in one transaction at most.
     completion_batch_max: usize = 500 in 1..=10_000, "RUNLANE_COMPLETION_BATCH_MAX";
+    /// Bytes of results that are written in one transaction at most, unless a single result is larger.
+    completion_batch_max_bytes: usize = 67_108_864 in 1_024..=268_435_456, "RUNLANE_COMPLETION_BATCH_MAX_BYTES";
     /// A node is taken for dead when its lease is not renewed for this long.
     lease_ms: u64 = 6_000 in 300..=600_000, "RUNLANE_LEASE_MS";
     /// How often a node renews its lease; at most a third of the lease.
@@ -158,6 +170,7 @@ impl Numbers {
             dimension_max_bytes: self.dimension_max_bytes,
             scenario_key_max_bytes: self.scenario_key_max_bytes,
             prompt_max_bytes: self.prompt_max_bytes,
+            job_payload_max_bytes: self.job_payload_max_bytes,
             followups_max: self.followups_max,
             metadata_max_bytes: self.metadata_max_bytes,
             name_max_chars: self.name_max_chars,

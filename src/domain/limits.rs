@@ -15,6 +15,8 @@ pub struct Limits {
     pub scenario_key_max_bytes: usize,
     /// Bytes of a prompt, a preamble, a template or a follow-up.
     pub prompt_max_bytes: usize,
+    /// Bytes of what a worker is sent for one probe.
+    pub job_payload_max_bytes: usize,
     /// Follow-ups of a definition.
     pub followups_max: usize,
     /// Bytes of `metadata`, and of a scenario's `dimensions`, as compact JSON.

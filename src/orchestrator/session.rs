@@ -90,7 +90,9 @@ impl Session {
     /// The limits that decide about a job of this kind.
     pub(super) fn rules(&self, kind: JobKind) -> Rules {
         let config = &self.parts.config;
-        Rules { kind: config.kind(kind), crash_loop_losses: config.numbers.crash_loop_losses }
+        let n = &config.numbers;
+        let result_max_bytes = if kind.is_analysis() { n.analysis_max_bytes } else { n.transcript_max_bytes };
+        Rules { kind: config.kind(kind), crash_loop_losses: n.crash_loop_losses, result_max_bytes }
     }
 
     /// Claims nothing for this long: a claim could not begin.

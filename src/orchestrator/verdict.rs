@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use rand::Rng;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::config::KindPolicy;
 use crate::domain::job::Claim;
@@ -17,6 +19,8 @@ pub struct Rules {
     pub kind: KindPolicy,
     /// Losses while alone after which the job is taken for a crash loop.
     pub crash_loop_losses: i16,
+    /// Bytes that a result may have.
+    pub result_max_bytes: usize,
 }
 
 /// The end of a claim that was never begun: the job goes back, and nothing is counted.
@@ -38,7 +42,7 @@ pub const fn released(claim: Claim) -> AttemptEnd {
 pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
     let stderr = finished.stderr_tail;
     let mut end = AttemptEnd { outcome: AttemptOutcome::Completed, ..released(work.claim) };
-    match finished.outcome {
+    match bounded(finished.outcome, rules) {
         Outcome::Completed(Payload::Transcript(transcript)) => {
             end.result = Some(transcript.raw);
             return end;
@@ -77,6 +81,37 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
     end
 }
 
+/// A result that is too large is none: its job fails for it, and nobody else's write does.
+fn bounded(outcome: Outcome, rules: Rules) -> Outcome {
+    let raw = match &outcome {
+        Outcome::Completed(Payload::Transcript(transcript)) => &transcript.raw,
+        Outcome::Completed(Payload::Analysis(analysis)) => &analysis.raw,
+        _ => return outcome,
+    };
+    let (bytes, max) = (raw.get().len(), rules.result_max_bytes);
+    if bytes <= max {
+        return outcome;
+    }
+    Outcome::Failed(WorkerError {
+        code: ErrorCode::InvalidResponse,
+        message: format!("the result has {bytes} bytes, and at most {max} are kept"),
+        retryable: true,
+        retry_after: None,
+        http_status: None,
+        detail: None,
+        usage: usage_of(raw),
+    })
+}
+
+/// What was paid for a result that is not kept.
+fn usage_of(raw: &RawValue) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Paid {
+        usage: Option<Box<RawValue>>,
+    }
+    serde_json::from_str::<Paid>(raw.get()).ok()?.usage
+}
+
 fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end: &mut AttemptEnd) {
     let failures = u32::from(work.failures.unsigned_abs()) + 1;
     let within_limit = failures <= u32::from(rules.kind.retry_limit.unsigned_abs());
@@ -111,7 +146,7 @@ fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end
     });
 }
 
-fn parse(usage: Option<Box<serde_json::value::RawValue>>) -> Option<serde_json::Value> {
+fn parse(usage: Option<Box<RawValue>>) -> Option<serde_json::Value> {
     usage.and_then(|raw| serde_json::from_str(raw.get()).ok())
 }
 

@@ -27,7 +27,7 @@ pub async fn write(session: Arc<Session>, mut ends: mpsc::Receiver<Ending>) {
 
 /// Records a batch; one that the database refuses is halved until the culprit stands alone.
 async fn record(session: &Session, batch: Vec<Ending>) {
-    let mut work = vec![batch];
+    let mut work = bounded(batch, session.parts.config.numbers.completion_batch_max_bytes);
     while let Some(batch) = work.pop() {
         let refused = match record_whole(session, &batch).await {
             Ok(()) => continue,
@@ -41,6 +41,24 @@ async fn record(session: &Session, batch: Vec<Ending>) {
             replace(session, ending, &refused).await;
         }
     }
+}
+
+/// The batch in parts whose results have so many bytes at most, or are single; PostgreSQL takes no statement of a gigabyte.
+fn bounded(batch: Vec<Ending>, max_bytes: usize) -> Vec<Vec<Ending>> {
+    let mut parts: Vec<Vec<Ending>> = Vec::new();
+    let mut bytes = 0;
+    for ending in batch {
+        let size = ending.end.result.as_ref().map_or(0, |r| r.get().len());
+        match parts.last_mut() {
+            Some(part) if bytes + size <= max_bytes => part.push(ending),
+            _ => {
+                parts.push(vec![ending]);
+                bytes = 0;
+            }
+        }
+        bytes += size;
+    }
+    parts
 }
 
 /// The database refuses this one result: its job fails for that, and nobody else's.

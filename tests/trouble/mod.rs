@@ -2,6 +2,7 @@
 
 mod disk;
 mod ends;
+mod guards;
 mod outage;
 mod people;
 mod proxy;

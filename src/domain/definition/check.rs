@@ -40,7 +40,28 @@ impl CreateDefinition {
             }),
         };
         checker.finish()?;
+        let mut checker = Checker::new("input", limits.mistakes_max);
+        checker.within("scenarios", |c| check_payloads(c, &self.content, &scenarios, limits));
+        checker.finish()?;
         Ok(Checked { name: self.name, content: self.content, scenarios })
+    }
+}
+
+/// Checks what each probe's worker would be sent: its parts may be fine one by one and too much together.
+fn check_payloads(c: &mut Checker, content: &DefinitionContent, scenarios: &[Scenario], limits: &Limits) {
+    let followups = content.followups.iter().flatten().map(String::len).sum::<usize>();
+    let shared = content.preamble.as_ref().map_or(0, String::len) + followups;
+    for (i, scenario) in scenarios.iter().enumerate() {
+        let own = scenario.key.len() + scenario.prompt.len() + scenario.dimensions.to_string().len();
+        let bytes = shared + own;
+        if bytes > limits.job_payload_max_bytes {
+            c.item(i, |c| {
+                c.error(format!(
+                    "makes a job of {bytes} bytes with its preamble, follow-ups and dimensions: give at most {}",
+                    limits.job_payload_max_bytes
+                ));
+            });
+        }
     }
 }
 
