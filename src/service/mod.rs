@@ -5,6 +5,7 @@
 
 mod access;
 mod control;
+mod dead_letters;
 mod definitions;
 mod error;
 mod jobs;

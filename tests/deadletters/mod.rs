@@ -1,4 +1,6 @@
 //! Dead letters: what gives up is kept, resolved by people and redriven, with exact progress throughout.
 
 mod burial;
+mod redrive;
+mod resolution;
 mod support;
