@@ -12,6 +12,7 @@ pub mod filter;
 pub mod ids;
 pub mod job;
 pub mod json;
+pub mod lane;
 pub mod limits;
 pub mod model_id;
 pub mod page;

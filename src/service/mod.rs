@@ -9,6 +9,7 @@ mod dead_letters;
 mod definitions;
 mod error;
 mod jobs;
+mod lanes;
 mod queue;
 mod runs;
 mod start;

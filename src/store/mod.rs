@@ -8,6 +8,7 @@ mod dead_letters;
 mod definitions;
 mod error;
 mod jobs;
+mod lanes;
 mod listener;
 mod migrate;
 mod nodes;
