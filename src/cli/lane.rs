@@ -1,5 +1,6 @@
 //! `runlane lane`.
 
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::acting::service;
+use super::output::say;
 use crate::config::Config;
 use crate::domain::lane::{Lane, LaneFilter};
 use crate::domain::waiting::WaitingReason;
@@ -51,17 +53,17 @@ enum Command {
 /// When the database cannot be reached, or there is no such lane.
 pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     let service = service(config).await?;
-    match arguments.command {
+    say(&match arguments.command {
         Command::List { run, model, all, limit } => {
             let filter = LaneFilter { run_id: run, model, finished_too: all };
             let lanes = service.lanes(&filter, limit).await?;
             if arguments.json {
                 let all: Vec<Value> = lanes.iter().map(|(lane, why)| as_json(lane, why.as_ref())).collect();
-                println!("{:#}", Value::Array(all));
+                format!("{:#}", Value::Array(all))
             } else if lanes.is_empty() {
-                println!("Nothing waits or runs in any such lane; --all shows finished ones too.");
+                "Nothing waits or runs in any such lane; --all shows finished ones too.".to_owned()
             } else {
-                println!("{}", table(&lanes));
+                table(&lanes).to_string()
             }
         }
         Command::Show { lane: id } => {
@@ -72,13 +74,12 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
                 let mut shown = as_json(&lane, why.as_ref());
                 shown["errors"] =
                     errors.iter().map(|(code, n)| json!({ "errorCode": code, "failed": n })).collect();
-                println!("{shown:#}");
+                format!("{shown:#}")
             } else {
-                print_one(&lane, why.as_ref(), &errors);
+                one(&lane, why.as_ref(), &errors)
             }
         }
-    }
-    Ok(())
+    })
 }
 
 fn as_json(lane: &Lane, why: Option<&WaitingReason>) -> Value {
@@ -133,28 +134,26 @@ fn table(lanes: &[(Lane, Option<WaitingReason>)]) -> Table {
     table
 }
 
-fn print_one(lane: &Lane, why: Option<&WaitingReason>, errors: &[(String, i64)]) {
+fn one(lane: &Lane, why: Option<&WaitingReason>, errors: &[(String, i64)]) -> String {
     let counts = lane.counts;
-    println!("lane       {} ({})", lane.id, lane.state());
-    println!("run        {}  {}", lane.run_id, lane.run_name.as_deref().unwrap_or_default());
-    println!("owner      {}", lane.owner);
-    println!("type       {}  {}", lane.kind, lane.model.as_deref().unwrap_or_default());
-    println!("priority   {}", lane.priority);
-    if let Some(limit) = lane.max_concurrency {
-        println!("limit      {limit} probes of the run at once");
-    }
-    println!(
-        "jobs       {}: {} pending, {} active, {} completed, {} failed, {} cancelled",
+    let jobs = format!(
+        "{}: {} pending, {} active, {} completed, {} failed, {} cancelled",
         counts.total, counts.pending, counts.active, counts.completed, counts.failed, counts.cancelled
     );
-    for (code, n) in errors {
-        println!("           {n} failed with {code}");
-    }
-    if let Some(cost) = lane.cost_usd {
-        println!("cost       {cost} US dollars");
-    }
-    println!("changed    {}", lane.updated_at);
-    if let Some(why) = why {
-        println!("next job   {why}");
-    }
+    let failed: Vec<String> = errors.iter().map(|(code, n)| format!("{n} with {code}")).collect();
+    let lines = [
+        ("lane", Some(format!("{} ({})", lane.id, lane.state()))),
+        ("run", Some(format!("{} {}", lane.run_id, lane.run_name.as_deref().unwrap_or_default()))),
+        ("owner", Some(lane.owner.clone())),
+        ("type", Some(format!("{} {}", lane.kind, lane.model.as_deref().unwrap_or_default()))),
+        ("priority", Some(lane.priority.to_string())),
+        ("limit", lane.max_concurrency.map(|n| format!("{n} probes of the run at once"))),
+        ("jobs", Some(jobs)),
+        ("failed", (!failed.is_empty()).then(|| failed.join(", "))),
+        ("cost", lane.cost_usd.map(|cost| format!("{cost} US dollars"))),
+        ("changed", Some(lane.updated_at.to_rfc3339_opts(SecondsFormat::Secs, true))),
+        ("next job", why.map(ToString::to_string)),
+    ];
+    let shown = lines.into_iter().filter_map(|(name, value)| Some(format!("{name:11}{}", value?)));
+    shown.collect::<Vec<_>>().join("\n")
 }

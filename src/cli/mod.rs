@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod lane;
 mod local;
+mod output;
 mod run;
 mod schema;
 mod token;

@@ -71,6 +71,8 @@ async fn an_operator_lists_shows_resolves_and_redrives_from_the_command_line() {
     let twice =
         refusal(&home, &cluster, &["deadletter", "resolve", &ids[0], "--resolution", "cancelled"]).await;
     assert!(twice.contains("was closed as permanently_failed by grace"), "{twice}");
+    let unsaid = finish(home.configured(&["deadletter", "list", "--reason", "bad"], &cluster.url)).await;
+    assert!(unsaid.stderr.contains("max_retries_exceeded") && unsaid.stdout.is_empty(), "{unsaid:#?}");
     let rate = refusal(&home, &cluster, &["deadletter", "redrive", "--all", "--rate", "0"]).await;
     assert!(rate.contains("ratePerMinute is 0"), "{rate}");
     cluster.stop().await;
@@ -151,5 +153,17 @@ async fn the_views_count_what_there_is_and_put_what_kills_workers_first() {
     .await
     .unwrap();
     assert!(bare.is_empty(), "without a comment: {bare:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let (home, cluster) = (Home::new(), Cluster::api_only(&[]).await);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = home.configured(&["deadletter", "list"], &cluster.url);
+    let ended = command.stdout(writer).stderr(std::process::Stdio::piped()).output().await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
     cluster.stop().await;
 }

@@ -2,13 +2,17 @@
 
 mod show;
 
+use std::str::FromStr;
+
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::acting::{Acting, service};
+use super::output::say;
 use crate::config::Config;
 use crate::domain::dead_letter::{
     DeadLetterFilter, DeadLetterReason, DeadLetterStatus, Redrive, Redriven, Resolution,
@@ -16,6 +20,8 @@ use crate::domain::dead_letter::{
 use crate::domain::page::{PageRequest, cursor, parse_cursor};
 use crate::domain::{dead_letter::DeadLetter, text_enum::UnknownState};
 
+/// Every status.
+const ANY: &str = "any";
 /// How many causes a list shows.
 const CAUSES_SHOWN: i64 = 10;
 
@@ -35,8 +41,8 @@ enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// In this status; `any` shows all.
-        #[arg(long, value_name = "STATUS", default_value = "pending", value_parser = status)]
+        /// In this status.
+        #[arg(long, default_value = "pending", value_parser = statuses())]
         status: StatusChoice,
         /// How many at most.
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000))]
@@ -55,7 +61,7 @@ enum Command {
         /// Its id.
         id: String,
         /// manually_resolved: dealt with; permanently_failed: it stays failed; cancelled: nobody needs it any more.
-        #[arg(long, value_name = "manually_resolved|permanently_failed|cancelled")]
+        #[arg(long, value_parser = one_of::<Resolution>(Resolution::ALL.iter().map(|r| r.as_str())))]
         resolution: Resolution,
         /// What you found and did.
         #[arg(long, value_name = "TEXT")]
@@ -93,8 +99,8 @@ struct Filter {
     /// Of runs of this definition.
     #[arg(long, value_name = "DEFINITION")]
     definition: Option<Uuid>,
-    /// For this reason, such as max_retries_exceeded; may be given several times.
-    #[arg(long, value_name = "REASON")]
+    /// For this reason; may be given several times.
+    #[arg(long, value_name = "REASON", value_parser = one_of::<DeadLetterReason>(DeadLetterReason::ALL.iter().map(|r| r.as_str())))]
     reason: Vec<DeadLetterReason>,
     /// That look like this.
     #[arg(long, value_name = "FINGERPRINT")]
@@ -134,8 +140,20 @@ impl From<Filter> for DeadLetterFilter {
 #[derive(Debug, Clone, Copy)]
 struct StatusChoice(Option<DeadLetterStatus>);
 
-fn status(text: &str) -> Result<StatusChoice, UnknownState> {
-    if text == "any" { Ok(StatusChoice(None)) } else { text.parse().map(|s| StatusChoice(Some(s))) }
+/// A value of an enum, by its name; a wrong one is answered with all there are.
+fn one_of<T>(names: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = UnknownState> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+fn statuses() -> impl TypedValueParser<Value = StatusChoice> {
+    let names = DeadLetterStatus::ALL.iter().map(|s| s.as_str()).chain([ANY]);
+    PossibleValuesParser::new(names).try_map(|name| match name.as_str() {
+        ANY => Ok(StatusChoice(None)),
+        name => name.parse().map(|status| StatusChoice(Some(status))),
+    })
 }
 
 fn object(text: &str) -> anyhow::Result<Value> {
@@ -166,13 +184,13 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
                 let shown = json!({
                     "totalCount": entries.total,
                     "next": next,
-                    "byReason": reasons.iter().map(|(r, n)| json!({ "reason": r.as_str(), "count": n })).collect::<Value>(),
+                    "byReason": reasons.iter().map(show::reason_as_json).collect::<Value>(),
                     "byFingerprint": causes.iter().map(show::cause_as_json).collect::<Value>(),
                     "entries": entries.items.iter().map(show::as_json).collect::<Value>(),
                 });
-                println!("{shown:#}");
+                say(&format!("{shown:#}"))
             } else {
-                show::print_list(&entries, &reasons, &causes);
+                say(&show::list(&entries, &reasons, &causes))
             }
         }
         Command::Show { id } => {
@@ -181,12 +199,12 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
                     "there is no dead letter with the id {id}: `runlane deadletter list` shows them"
                 )
             })?;
-            show_one(&entry, arguments.json);
+            show_one(&entry, arguments.json)
         }
         Command::Resolve { id, resolution, notes, metadata, acting } => {
             let who = acting.requester()?;
             let entry = service.resolve_dead_letter(&who, &id, resolution, notes, metadata).await?;
-            show_one(&entry, arguments.json);
+            show_one(&entry, arguments.json)
         }
         Command::Redrive { filter, all, rate, dry_run, acting } => {
             let filter = DeadLetterFilter::from(filter);
@@ -196,39 +214,29 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
             );
             let redrive = Redrive { filter, per_minute: rate, dry_run };
             let done = service.redrive_dead_letters(&acting.requester()?, redrive).await?;
-            print_report(&done, dry_run, arguments.json);
+            say(&report(&done, dry_run, arguments.json))
         }
     }
-    Ok(())
 }
 
-fn show_one(entry: &DeadLetter, json: bool) {
-    if json {
-        println!("{:#}", show::as_json(entry));
-    } else {
-        show::print_one(entry);
-    }
+fn show_one(entry: &DeadLetter, json: bool) -> anyhow::Result<()> {
+    say(&if json { format!("{:#}", show::as_json(entry)) } else { show::one(entry) })
 }
 
-fn print_report(done: &Redriven, dry_run: bool, json: bool) {
+fn report(done: &Redriven, dry_run: bool, json: bool) -> String {
     if json {
+        let skipped: Value =
+            done.skipped.iter().map(|(why, n)| json!({ "why": why.as_str(), "count": n })).collect();
         let shown = json!({
-            "dryRun": dry_run, "matched": done.matched, "redriven": done.redriven,
-            "skipped": done.skipped.iter().map(|(why, n)| json!({ "why": why.as_str(), "count": n })).collect::<Value>(),
+            "dryRun": dry_run, "matched": done.matched, "redriven": done.redriven, "skipped": skipped,
             "runs": done.runs, "finishesAt": done.finishes_at,
         });
-        println!("{shown:#}");
-        return;
+        return format!("{shown:#}");
     }
     let did = if dry_run { "would be redriven (dry run: nothing was changed)" } else { "redriven" };
-    println!("{} of {} matching dead letters {did}", done.redriven, done.matched);
-    for (why, n) in &done.skipped {
-        println!("  {n} skipped: {}", show::words(why.as_str()));
-    }
-    for run in &done.runs {
-        println!("  run {run}");
-    }
-    if let Some(at) = done.finishes_at {
-        println!("  the last of their jobs is due at {}", show::time(at));
-    }
+    let mut lines = vec![format!("{} of {} matching dead letters {did}", done.redriven, done.matched)];
+    lines.extend(done.skipped.iter().map(|(why, n)| format!("  {n} skipped: {}", show::words(why.as_str()))));
+    lines.extend(done.runs.iter().map(|run| format!("  run {run}")));
+    lines.extend(done.finishes_at.map(|at| format!("  the last of their jobs is due at {}", show::time(at))));
+    lines.join("\n")
 }

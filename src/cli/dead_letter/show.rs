@@ -34,15 +34,23 @@ pub fn cause_as_json(cause: &Lookalikes) -> Value {
     })
 }
 
+/// How many there are for a reason.
+pub fn reason_as_json((reason, count): &(DeadLetterReason, i64)) -> Value {
+    json!({ "reason": reason.as_str(), "count": count })
+}
+
 /// A page, and what the whole list has in common.
-pub fn print_list(entries: &Page<DeadLetter>, reasons: &[(DeadLetterReason, i64)], causes: &[Lookalikes]) {
+pub fn list(
+    entries: &Page<DeadLetter>,
+    reasons: &[(DeadLetterReason, i64)],
+    causes: &[Lookalikes],
+) -> String {
     if entries.items.is_empty() {
-        println!("No such dead letters.");
-        return;
+        return "No such dead letters.".to_owned();
     }
-    let mut table = table(&["id", "made", "reason", "status", "model or type", "job", "error"]);
+    let mut page = table(&["id", "made", "reason", "status", "model or type", "job", "error"]);
     for entry in &entries.items {
-        table.add_row([
+        page.add_row([
             entry.id.to_string(),
             time(entry.created_at),
             words(entry.reason.as_str()),
@@ -52,17 +60,16 @@ pub fn print_list(entries: &Page<DeadLetter>, reasons: &[(DeadLetterReason, i64)
             format!("{}: {}", entry.error_code, shown(&entry.error_message)),
         ]);
     }
-    println!("{table}");
     let all: i64 = reasons.iter().map(|(_, n)| n).sum();
     let reasons: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {}", words(r.as_str()))).collect();
-    println!("{} of {all}: {}", entries.items.len(), reasons.join(", "));
+    let mut parts =
+        vec![page.to_string(), format!("{} of {all}: {}", entries.items.len(), reasons.join(", "))];
     if let Some(last) = entries.items.last().filter(|_| entries.has_next) {
-        println!("For the next ones: --after {}", cursor(last));
+        parts.push(format!("For the next ones: --after {}", cursor(last)));
     }
-    println!("\nWhat looks the same (--fingerprint)");
-    let mut table = self::table(&["fingerprint", "count", "oldest", "newest", "for example"]);
+    let mut alike = table(&["fingerprint", "count", "oldest", "newest", "for example"]);
     for cause in causes {
-        table.add_row([
+        alike.add_row([
             cause.fingerprint.clone(),
             cause.count.to_string(),
             time(cause.oldest),
@@ -70,62 +77,61 @@ pub fn print_list(entries: &Page<DeadLetter>, reasons: &[(DeadLetterReason, i64)
             shown(&cause.example_message),
         ]);
     }
-    println!("{table}");
+    parts.push(format!("\nWhat looks the same (--fingerprint)\n{alike}"));
+    parts.join("\n")
 }
 
 /// One dead letter in full.
-pub fn print_one(entry: &DeadLetter) {
+pub fn one(entry: &DeadLetter) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    println!("dead letter   {} ({})", entry.id, words(entry.status.as_str()));
-    println!("made          {}", time(entry.created_at));
-    println!("reason        {}", words(entry.reason.as_str()));
-    println!("error         {}: {}", entry.error_code, entry.error_message);
-    println!("fingerprint   {}", entry.fingerprint);
-    println!("job           {} {}, epoch {}", entry.job_id, entry.kind, entry.epoch);
-    if let Some(model) = &entry.model {
-        println!("model         {model}");
-    }
-    println!("run           {}  {} (of {})", entry.run_id, text(&entry.snapshot["run"]["name"]), entry.owner);
-    println!("definition    {}", entry.definition_id);
-    if entry.snapshot["scenario"].is_object() {
-        println!("scenario      {}", text(&entry.snapshot["scenario"]["key"]));
-        println!(
-            "prompt        {}",
-            text(&entry.snapshot["scenario"]["prompt"]).replace('\n', "\n              ")
-        );
-    }
-    println!("params        {}", entry.snapshot["params"]);
-    if entry.metadata.as_object().is_some_and(|m| !m.is_empty()) {
-        println!("metadata      {}", entry.metadata);
-    }
-    if let (Some(at), Some(by)) = (entry.resolved_at, &entry.resolved_by) {
-        println!("closed        {} by {by}", time(at));
-    }
-    if let Some(at) = entry.redriven_at {
-        println!("tried again   {}", time(at));
-    }
-    if let Some(notes) = &entry.notes {
-        println!("notes         {}", notes.replace('\n', "\n              "));
-    }
+    let (run, scenario) = (&entry.snapshot["run"], &entry.snapshot["scenario"]);
+    let known = |value: &Value| Some(text(value)).filter(|_| value.is_string());
+    let closed = entry.resolved_at.zip(entry.resolved_by.as_ref());
+    let metadata = entry.metadata.as_object().filter(|m| !m.is_empty());
+    let lines = [
+        ("dead letter", Some(format!("{} ({})", entry.id, words(entry.status.as_str())))),
+        ("made", Some(time(entry.created_at))),
+        ("reason", Some(words(entry.reason.as_str()))),
+        ("error", Some(format!("{}: {}", entry.error_code, entry.error_message))),
+        ("fingerprint", Some(entry.fingerprint.clone())),
+        ("job", Some(format!("{} {}, epoch {}", entry.job_id, entry.kind, entry.epoch))),
+        ("model", entry.model.clone()),
+        ("run", Some(format!("{} {} (of {})", entry.run_id, text(&run["name"]), entry.owner))),
+        ("definition", Some(entry.definition_id.to_string())),
+        ("scenario", known(&scenario["key"])),
+        ("prompt", known(&scenario["prompt"])),
+        ("params", Some(entry.snapshot["params"].to_string())),
+        ("metadata", metadata.map(|_| entry.metadata.to_string())),
+        ("closed", closed.map(|(at, by)| format!("{} by {by}", time(at)))),
+        ("tried again", entry.redriven_at.map(time)),
+        ("notes", entry.notes.clone()),
+    ];
+    let mut parts: Vec<String> = lines
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name:14}{}", value?.replace('\n', "\n              "))))
+        .collect();
     let attempts = entry.attempts.as_array().map_or(&[] as &[_], Vec::as_slice);
     if attempts.is_empty() {
-        println!("\nIt was never tried.");
-        return;
+        parts.push("\nIt was never tried.".to_owned());
+        return parts.join("\n");
     }
-    let mut table = table(&["attempt", "started", "ended", "outcome", "error"]);
+    let mut tries = table(&["attempt", "started", "ended", "outcome", "error"]);
     for attempt in attempts {
-        table.add_row([
+        let error = known(&attempt["error_code"])
+            .map(|code| format!("{code}: {}", shown(&text(&attempt["error_message"]))));
+        tries.add_row([
             attempt["number"].to_string(),
             text(&attempt["started_at"]),
             text(&attempt["ended_at"]),
             text(&attempt["outcome"]),
-            format!("{}: {}", text(&attempt["error_code"]), shown(&text(&attempt["error_message"]))),
+            error.unwrap_or_default(),
         ]);
     }
-    println!("\n{table}");
+    parts.push(format!("\n{tries}"));
     if let Some(tail) = attempts.iter().rev().find_map(|a| a["stderr_tail"].as_str()) {
-        println!("\nThe end of stderr\n{tail}");
+        parts.push(format!("\nThe end of stderr\n{tail}"));
     }
+    parts.join("\n")
 }
 
 fn table(header: &[&str]) -> Table {
