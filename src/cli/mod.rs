@@ -1,9 +1,13 @@
 //! The command line.
 
+mod acting;
+mod dead_letter;
 mod demo;
 mod dev;
+mod lane;
 mod local;
 mod restored;
+mod output;
 mod run;
 mod schema;
 mod token;
@@ -51,6 +55,11 @@ enum Command {
     Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
+    /// Look at jobs that gave up, close them, and let them try again.
+    #[command(name = "deadletter")]
+    DeadLetter(dead_letter::Arguments),
+    /// Look at lanes: the jobs of one run that share a kind and a model.
+    Lane(lane::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
@@ -93,7 +102,10 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
+    let is_quiet = matches!(
+        cli.command,
+        Command::Demo | Command::DeadLetter(_) | Command::Lane(_) | Command::WithDatabase(_)
+    );
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -112,6 +124,8 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
+        Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
+        Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {

@@ -6,9 +6,10 @@ use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 
 use super::context::ContextExt;
+use super::dead_letter::DeadLetter;
 use super::definition::Scenario;
 use super::enums::{AttemptOutcome, TaskStatus};
-use super::loaders::{AttemptsOf, ScenarioId, WaitingOf};
+use super::loaders::{AttemptsOf, DeadLettersOf, ScenarioId, WaitingOf};
 use crate::domain::{JobState, view};
 
 /// One unit of work of a run: one scenario put to one model, or an analysis.
@@ -110,6 +111,12 @@ impl Job {
     async fn attempts(&self, ctx: &Context<'_>) -> Result<Vec<Attempt>> {
         let attempts = ctx.batches()?.load_one(AttemptsOf(self.0.id)).await?;
         Ok(attempts.unwrap_or_default().into_iter().map(Attempt::from).collect())
+    }
+
+    /// The times that it gave up, newest first.
+    async fn dead_letters(&self, ctx: &Context<'_>) -> Result<Vec<DeadLetter>> {
+        let entries = ctx.batches()?.load_one(DeadLettersOf(self.0.id)).await?;
+        Ok(entries.unwrap_or_default().into_iter().map(DeadLetter::from).collect())
     }
 
     /// Why it is not running, in words; null unless it is pending.

@@ -5,9 +5,11 @@
 
 mod access;
 mod control;
+mod dead_letters;
 mod definitions;
 mod error;
 mod jobs;
+mod lanes;
 mod queue;
 mod runs;
 mod start;

@@ -4,9 +4,11 @@
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
 mod control;
+mod dead_letters;
 mod definitions;
 mod error;
 mod jobs;
+mod lanes;
 mod listener;
 mod migrate;
 mod nodes;
@@ -24,6 +26,7 @@ mod transaction;
 mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
+pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use listener::{Listener, Notice};
