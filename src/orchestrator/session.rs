@@ -170,7 +170,7 @@ impl Session {
 
     /// Lets running jobs finish within the grace time.
     async fn drain(&self, now: &CancellationToken) {
-        if let Err(error) = self.parts.lease_store.drain_node(self.node).await {
+        if let Err(error) = self.parts.lease_store.stop_node(self.node).await {
             tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same");
         }
         let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::audit::{job_facts, record_job_change, record_run_change, run_facts};
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::{CancelMode, JobKind, JobState, RunStatus};
@@ -36,6 +37,30 @@ pub enum JobChange {
     Cancel,
     /// Make the failed job wait again, as a new epoch.
     Retry,
+}
+
+impl RunChange {
+    /// What the audit calls it: the name of the mutation.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Pause => "pauseRun",
+            Self::Resume => "resumeRun",
+            Self::Cancel(_) => "cancelRun",
+            Self::SetPriority(_) => "setRunPriority",
+            Self::RetryFailed => "retryFailedJobs",
+            Self::StartAnalysis(_) => "startAnalysis",
+        }
+    }
+}
+
+impl JobChange {
+    /// What the audit calls it: the name of the mutation.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelJob",
+            Self::Retry => "retryJob",
+        }
+    }
 }
 
 /// A run as a decision needs it, locked.
@@ -85,7 +110,9 @@ impl Store {
                 if let Err(refused) = allow(&run) {
                     return Ok(Some(Err(refused)));
                 }
+                let before = run_facts(c, id).await?;
                 apply(c, &run, change).await?;
+                record_run_change(c, change.action(), id, before).await?;
                 Ok(Some(Ok(())))
             })
         })
@@ -134,11 +161,13 @@ impl Store {
                 if let Err(refused) = allow(&job) {
                     return Ok(Some(Err(refused)));
                 }
+                let before = job_facts(c, id).await?;
                 match (change, job.state) {
                     (JobChange::Cancel, JobState::Active) => request_cancel(c, &[lane.id], Some(id)).await?,
                     (JobChange::Cancel, _) => cancel_waiting_job(c, &job, lane.id).await?,
                     (JobChange::Retry, _) => retry_failed(c, &job.run, &[lane.id], Some(&job)).await?,
                 }
+                record_job_change(c, change.action(), id, job.run.id, before).await?;
                 Ok(Some(Ok(())))
             })
         })
@@ -156,13 +185,19 @@ impl Store {
             Box::pin(async move {
                 lock_gate(c).await?;
                 sqlx::query!(
-                    "update queue_state
-                        set is_paused = true, paused_at = clock_timestamp(), paused_by = $1, pause_reason = $2
-                      where not is_paused",
+                    "with paused as (
+                        update queue_state
+                           set is_paused = true, paused_at = clock_timestamp(), paused_by = $1, pause_reason = $2
+                         where not is_paused
+                        returning pause_reason
+                     )
+                     select record_act('pauseQueue', 'queue', 'queue', null, jsonb_build_object('isPaused', false),
+                                       jsonb_build_object('isPaused', true, 'reason', p.pause_reason))
+                       from paused p",
                     by,
                     reason
                 )
-                .execute(c)
+                .fetch_optional(c)
                 .await?;
                 Ok(())
             })
@@ -179,11 +214,21 @@ impl Store {
             Box::pin(async move {
                 lock_gate(c).await?;
                 sqlx::query!(
-                    "update queue_state
-                        set is_paused = false, paused_at = null, paused_by = null, pause_reason = null
-                      where is_paused"
+                    "with old as (
+                        select q.paused_by, q.pause_reason from queue_state q where q.is_paused
+                     ), resumed as (
+                        update queue_state
+                           set is_paused = false, paused_at = null, paused_by = null, pause_reason = null
+                         where is_paused
+                        returning id
+                     )
+                     select record_act('resumeQueue', 'queue', 'queue', null,
+                                       jsonb_build_object('isPaused', true, 'pausedBy', o.paused_by,
+                                                          'reason', o.pause_reason),
+                                       jsonb_build_object('isPaused', false))
+                       from old o cross join resumed"
                 )
-                .execute(&mut *c)
+                .fetch_optional(&mut *c)
                 .await?;
                 wake(c).await
             })
@@ -295,12 +340,18 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
     // A waiting analysis is a single row: rewritten at once. Waiting probes are cancelled by closing their lanes, and
     // their rows are rewritten by maintenance.
     sqlx::query!(
-        "update job set state = 'cancelled', finished_at = clock_timestamp()
-          where state = 'pending'
-            and lane_id = any (select id from lane where run_id = $1 and kind <> 'probe:scenario' and pending > 0)",
+        "with cancelled as (
+            update job set state = 'cancelled', finished_at = clock_timestamp()
+             where state = 'pending'
+               and lane_id = any (select id from lane where run_id = $1 and kind <> 'probe:scenario' and pending > 0)
+            returning id
+         )
+         select record_act('job.cancelled', 'job', c.id::text, $1, jsonb_build_object('state', 'pending'),
+                           jsonb_build_object('state', 'cancelled'))
+           from cancelled c",
         run.id
     )
-    .execute(&mut *c)
+    .fetch_all(&mut *c)
     .await?;
     sqlx::query!(
         "update lane

@@ -3,6 +3,7 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod audit;
 mod control;
 mod definitions;
 mod error;

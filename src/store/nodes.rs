@@ -59,15 +59,21 @@ impl Store {
     /// The database's.
     pub async fn register_node(&self, node: &NewNode, lease: Duration) -> Result<()> {
         sqlx::query!(
-            "insert into node (id, name, version, executes, lease_until)
-             values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')",
+            "with joined as (
+                insert into node (id, name, version, executes, lease_until)
+                values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
+                returning *
+             )
+             select record_act('node.joined', 'node', j.id::text, null, null,
+                               jsonb_build_object('name', j.name, 'version', j.version, 'executes', j.executes))
+               from joined j",
             node.id,
             node.name,
             node.version,
             node.executes,
             millis(lease) as f64
         )
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
         Ok(())
     }
@@ -88,12 +94,20 @@ impl Store {
         Ok(if renewed == 1 { Lease::Renewed } else { Lease::Lost })
     }
 
-    /// Lets a node claim nothing more.
+    /// Lets a node that ends claim nothing more.
     ///
     /// # Errors
     /// The database's.
-    pub async fn drain_node(&self, node: Uuid) -> Result<()> {
-        sqlx::query!("update node set is_draining = true where id = $1", node).execute(&self.pool).await?;
+    pub async fn stop_node(&self, node: Uuid) -> Result<()> {
+        sqlx::query!(
+            "with stopping as (
+                update node set is_draining = true, is_stopping = true where id = $1 and not is_stopping returning id
+             )
+             select record_act('node.stopping', 'node', s.id::text) from stopping s",
+            node
+        )
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(())
     }
 
@@ -109,17 +123,21 @@ impl Store {
                     .fetch_optional(&mut *c)
                     .await?;
                 sqlx::query!(
-                    "delete from node
-                      where id = $1
-                        and not exists (select from lane l
-                                         cross join lateral (select from job j
-                                                              where j.lane_id = l.id and j.state = 'active'
-                                                                and j.node_id = $1
-                                                             offset 0) as a
-                                         where l.is_live and l.active > 0)",
+                    "with gone as (
+                        delete from node
+                         where id = $1
+                           and not exists (select from lane l
+                                            cross join lateral (select from job j
+                                                                 where j.lane_id = l.id and j.state = 'active'
+                                                                   and j.node_id = $1
+                                                                offset 0) as a
+                                            where l.is_live and l.active > 0)
+                        returning id
+                     )
+                     select record_act('node.left', 'node', g.id::text) from gone g",
                     node
                 )
-                .execute(c)
+                .fetch_optional(c)
                 .await?;
                 Ok(())
             })
