@@ -8,6 +8,7 @@ mod control;
 mod embedded;
 mod executor;
 mod http;
+mod nodes;
 mod queue;
 mod quickstart;
 mod reads;

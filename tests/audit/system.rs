@@ -81,7 +81,10 @@ async fn nodes_that_come_stop_go_and_die_are_on_record() {
     let steps = of(&cluster.db, &["node.joined", "node.lost", "node.stopping", "node.left"]).await;
     let actions: Vec<_> = steps.iter().map(|e| e.action.as_str()).collect();
     assert_eq!(actions, ["node.joined", "node.lost", "node.joined", "node.stopping", "node.left"]);
-    assert_eq!(steps[0].after, Some(json!({ "name": "test:1", "version": "0", "executes": true })));
+    assert_eq!(
+        steps[0].after,
+        Some(json!({ "name": "test:1", "version": "0", "executes": true, "isDraining": false }))
+    );
     assert_eq!(
         (&steps[1].subject_id, &steps[1].after),
         (&id.to_string(), &Some(json!({ "jobsGivenBack": 2 })))
