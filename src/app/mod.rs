@@ -138,6 +138,18 @@ pub async fn prepare_database(config: &Config, patience: Duration) -> Result<(),
     Ok(())
 }
 
+/// The services alone, over the database of the configuration: for commands that do one thing and end.
+///
+/// # Errors
+/// [`StartError`] when it does not answer in time.
+pub async fn service(config: &Arc<Config>) -> Result<Service, StartError> {
+    let url = database_url(config)?;
+    reach(&url, DATABASE_WAIT).await.map_err(StartError::Database)?;
+    let pool =
+        connect(&url, "runlane command", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
+    Ok(Service::new(Store::new(pool), Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
+}
+
 impl App {
     /// Starts a process. It is ready when this returns.
     ///

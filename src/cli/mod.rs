@@ -1,8 +1,10 @@
 //! The command line.
 
+mod acting;
 mod demo;
 mod dev;
 mod local;
+mod node;
 mod run;
 mod schema;
 mod token;
@@ -48,6 +50,8 @@ enum Command {
     Migrate,
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
+    /// Look after the nodes of an installation.
+    Node(node::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
@@ -90,7 +94,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
+    let is_quiet = matches!(cli.command, Command::Demo | Command::Node(_) | Command::WithDatabase(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -109,6 +113,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
+        Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));

@@ -159,6 +159,24 @@ pub enum JobValidationError {
         /// The status of its run.
         run: super::run::RunStatus,
     },
+    /// Only a job that runs can be taken from its node.
+    #[error("Cannot release job {id} in {status} state: only a RUNNING job can be taken from its node")]
+    CannotRelease {
+        /// The job.
+        id: i64,
+        /// Its status when the action was refused.
+        status: TaskStatus,
+    },
+    /// The job runs under another claim.
+    #[error("Cannot release attempt {asked} of job {id}: it runs as attempt {current}")]
+    CannotReleaseAttempt {
+        /// The job.
+        id: i64,
+        /// The number of the claim that was meant.
+        asked: i32,
+        /// The number of the claim under which it runs.
+        current: i32,
+    },
 }
 
 impl JobValidationError {
@@ -166,7 +184,10 @@ impl JobValidationError {
     #[must_use]
     pub const fn status(self) -> Option<TaskStatus> {
         match self {
-            Self::CannotCancel { status, .. } | Self::CannotRetry { status, .. } => Some(status),
+            Self::CannotCancel { status, .. }
+            | Self::CannotRetry { status, .. }
+            | Self::CannotRelease { status, .. } => Some(status),
+            Self::CannotReleaseAttempt { .. } => Some(TaskStatus::Running),
             Self::CannotRetryInRun { .. } => None,
         }
     }
@@ -177,6 +198,7 @@ impl JobValidationError {
         match self {
             Self::CannotCancel { .. } => "cancel",
             Self::CannotRetry { .. } | Self::CannotRetryInRun { .. } => "retry",
+            Self::CannotRelease { .. } | Self::CannotReleaseAttempt { .. } => "release",
         }
     }
 }

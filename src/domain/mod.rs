@@ -13,6 +13,7 @@ pub mod job;
 pub mod json;
 pub mod limits;
 pub mod model_id;
+pub mod node;
 pub mod page;
 pub mod params;
 pub mod queue;

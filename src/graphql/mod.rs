@@ -16,6 +16,7 @@ mod inputs;
 mod job;
 mod loaders;
 mod mutation;
+mod node;
 mod query;
 mod queue;
 mod results;

@@ -8,6 +8,7 @@ use super::context::ContextExt;
 use super::definition::Definition;
 use super::filters::RunFilter;
 use super::job::Job;
+use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
 use crate::domain::view;
@@ -68,5 +69,15 @@ impl Query {
     /// The whole queue at a glance.
     async fn queue_status(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.queue_status().await?.into())
+    }
+
+    /// The processes that execute jobs, oldest first; for viewers and admins.
+    async fn nodes(&self, ctx: &Context<'_>) -> Result<Vec<Node>> {
+        Ok(ctx.service()?.nodes(ctx.requester()?).await?.into_iter().map(Node::from).collect())
+    }
+
+    /// The node with this id, for viewers and admins; null when there is none any more.
+    async fn node(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
+        Ok(ctx.service()?.node(ctx.requester()?, &id).await?.map(Node::from))
     }
 }

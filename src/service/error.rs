@@ -22,6 +22,8 @@ pub enum Entity {
     Run,
     /// A job.
     Job,
+    /// A node.
+    Node,
 }
 
 impl fmt::Display for Entity {
@@ -30,6 +32,7 @@ impl fmt::Display for Entity {
             Self::Definition => "definition",
             Self::Run => "run",
             Self::Job => "job",
+            Self::Node => "node",
         })
     }
 }

@@ -8,6 +8,7 @@ mod control;
 mod definitions;
 mod error;
 mod jobs;
+mod nodes;
 mod queue;
 mod runs;
 mod start;

@@ -9,7 +9,7 @@ use crate::queue::support::{assert_books_balance, attempts, quick, until_sql};
 use crate::support::app::Cluster;
 
 /// A figure of `/metrics`.
-async fn metric(cluster: &Cluster, name: &str) -> u64 {
+pub async fn metric(cluster: &Cluster, name: &str) -> u64 {
     let text =
         reqwest::get(format!("http://{}/metrics", cluster.address)).await.unwrap().text().await.unwrap();
     let line =

@@ -1,5 +1,6 @@
 //! Nodes and their leases: over real processes, real PostgreSQL and real Python.
 
+mod acts;
 mod database;
 #[cfg(feature = "failpoints")]
 mod failpoints;
