@@ -23,6 +23,7 @@ create table audit (
     note         text
 );
 create index audit_by_subject on audit (subject_kind, subject_id, id);
+create index audit_by_time on audit (at, id);
 create index audit_by_run on audit (run_id, id) where run_id is not null;
 
 create function refuse_change() returns trigger language plpgsql as $$

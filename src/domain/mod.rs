@@ -8,6 +8,7 @@ pub mod clock;
 pub mod definition;
 pub mod error_code;
 pub mod filter;
+pub mod history;
 pub mod ids;
 pub mod job;
 pub mod json;

@@ -12,6 +12,7 @@ mod definition;
 mod enums;
 mod error;
 mod filters;
+mod history;
 mod inputs;
 mod job;
 mod loaders;

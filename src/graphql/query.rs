@@ -7,11 +7,12 @@ use super::connection::Connection;
 use super::context::ContextExt;
 use super::definition::Definition;
 use super::filters::RunFilter;
+use super::history::HistoryEntry;
 use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
-use crate::domain::view;
+use crate::domain::{history, view};
 
 /// What can be asked.
 pub struct Query;
@@ -69,6 +70,26 @@ impl Query {
     /// The whole queue at a glance.
     async fn queue_status(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.queue_status().await?.into())
+    }
+
+    /// What happened, newest first: acts of people, changes by the system, and attempts, of one run, one job or one
+    /// node; of everything, without attempts, when none is named. Null for what you may not see. Nodes and everything
+    /// are for viewers and admins.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Of this run and its jobs.")] run_id: Option<ID>,
+        #[graphql(desc = "Of this job.")] job_id: Option<ID>,
+        #[graphql(desc = "Of this node, also after it has gone; of its attempts, those that run.")]
+        node_id: Option<ID>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+    ) -> Result<Option<Connection<HistoryEntry>>> {
+        let page = page_request::<history::HistoryEntry>(ctx, first, after.as_deref())?;
+        let [run, job, node] = [&run_id, &job_id, &node_id].map(|id| id.as_ref().map(|id| id.as_str()));
+        let found = ctx.service()?.history(ctx.requester()?, run, job, node, &page).await?;
+        Ok(found.map(|page| Connection::new(page, HistoryEntry::from)))
     }
 
     /// The processes that execute jobs, oldest first; for viewers and admins.

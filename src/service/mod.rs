@@ -7,6 +7,7 @@ mod access;
 mod control;
 mod definitions;
 mod error;
+mod history;
 mod jobs;
 mod nodes;
 mod queue;
