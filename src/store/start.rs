@@ -168,6 +168,17 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         run.scenario_ids.as_deref(),
         run.request_id,
     )
+    .fetch_one(&mut *c)
+    .await?;
+    sqlx::query!(
+        "select record_act('startRun', 'run', r.id::text, r.id, null,
+                           jsonb_build_object('status', r.status, 'definitionId', r.definition_id, 'models', r.models,
+                                              'priority', r.priority, 'maxConcurrency', r.max_concurrency,
+                                              'samplePercentage', r.sample_percentage, 'sampleSeed', r.sample_seed,
+                                              'jobs', (select sum(l.total) from lane l where l.run_id = r.id)))
+           from run r where r.id = $1",
+        run.id
+    )
     .fetch_one(c)
     .await?;
     Ok(())

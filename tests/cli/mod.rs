@@ -6,6 +6,7 @@ mod doctor;
 mod outage;
 pub mod process;
 mod refusals;
+mod restored;
 mod roles;
 mod token;
 mod tools;

@@ -42,7 +42,7 @@ pub mod work {
     /// The jobs of dead nodes go back to the queue.
     pub const RESCUE: &str = "from rescue_jobs(";
     /// A node renews its lease.
-    pub const HEARTBEAT: &str = "update node set lease_until";
+    pub const HEARTBEAT: &str = "set lease_until = clock_timestamp()";
     /// `startRun`.
     pub const START: &str = "insert into run (";
     /// `pauseRun` and `resumeRun`.
