@@ -10,5 +10,6 @@ mod http;
 mod queue;
 mod quickstart;
 mod reads;
+mod staleness;
 mod support;
 mod tidy;

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod ids;
 pub mod job;
 pub mod json;
+pub mod leader;
 pub mod limits;
 pub mod model_id;
 pub mod page;

@@ -5,6 +5,7 @@
 
 mod claiming;
 mod inflight;
+mod leader;
 mod lease;
 mod listening;
 mod maintenance;

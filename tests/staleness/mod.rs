@@ -1,0 +1,3 @@
+//! Leaders, and what has taken too long.
+
+mod leader;
