@@ -154,6 +154,12 @@ impl App {
             orchestrator: store("runlane orchestrator", n.orchestrator_pool_size)?,
             lease: store("runlane lease", 2)?,
         };
+        // Until a node leads, what is shown goes by these.
+        pools
+            .api
+            .set_staleness_thresholds(None, &config.staleness_thresholds())
+            .await
+            .map_err(StartError::Database)?;
         let mut app = Self {
             address: None,
             shutdown: CancellationToken::new(),

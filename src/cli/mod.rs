@@ -5,6 +5,7 @@ mod dev;
 mod local;
 mod run;
 mod schema;
+mod staleness;
 mod token;
 mod with_database;
 
@@ -50,6 +51,8 @@ enum Command {
     Token(token::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
+    /// Show what takes too long.
+    Staleness(staleness::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
     #[command(hide = true)]
     WithDatabase(with_database::Arguments),
@@ -90,7 +93,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
+    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_) | Command::Staleness(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -113,6 +116,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }
+        Command::Staleness(arguments) => runtime()?.block_on(staleness::run(config, arguments))?,
         Command::Schema(_) => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -21,6 +21,7 @@ pub mod request;
 pub mod requester;
 pub mod run;
 pub mod sampling;
+pub mod staleness;
 pub mod start_run;
 pub mod text_enum;
 pub mod validation;

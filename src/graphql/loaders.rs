@@ -13,7 +13,7 @@ use async_graphql::{Request, ServerResult};
 use uuid::Uuid;
 
 use crate::domain::view;
-use crate::domain::waiting::WaitingReason;
+use crate::domain::waiting::Waiting;
 use crate::service::Service;
 
 /// Gives every request loaders of its own.
@@ -109,7 +109,7 @@ impl Loader<AttemptsOf> for Batches {
 }
 
 impl Loader<WaitingOf> for Batches {
-    type Value = WaitingReason;
+    type Value = Waiting;
     type Error = Error;
     async fn load(&self, keys: &[WaitingOf]) -> Result<HashMap<WaitingOf, Self::Value>, Error> {
         let jobs: Vec<i64> = keys.iter().map(|k| k.0).collect();

@@ -54,10 +54,10 @@ impl InFlight {
         self.lock().get(&claim.job_id).is_some_and(|e| e.number == claim.number)
     }
 
-    /// The jobs under way.
+    /// The claims under way.
     #[must_use]
-    pub fn ids(&self) -> Vec<i64> {
-        self.lock().keys().copied().collect()
+    pub fn claims(&self) -> Vec<Claim> {
+        self.lock().iter().map(|(&job_id, entry)| Claim { job_id, number: entry.number }).collect()
     }
 
     /// How many are under way.

@@ -14,6 +14,7 @@ mod request;
 mod running;
 mod session;
 mod slots;
+mod staleness;
 mod verdict;
 mod writing;
 

@@ -100,17 +100,25 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
     }
 }
 
-/// Stops the jobs of this node that somebody cancelled, whenever there may be some.
+/// Stops the jobs of this node that somebody cancelled or took back, whenever there may be some.
 pub async fn watch_cancels(session: Arc<Session>) {
     loop {
         tokio::select! {
             () = session.cancels.notified() => {}
             () = session.over.cancelled() => return,
         }
-        let ids = session.inflight.ids();
-        if ids.is_empty() {
+        let claims = session.inflight.claims();
+        if claims.is_empty() {
             continue;
         }
+        // A job that was taken back runs elsewhere soon: its worker here is stopped.
+        match session.parts.store.claims_gone(session.node, &claims).await {
+            Ok(gone) => session.inflight.stop(&gone, StopReason::Release),
+            Err(error) => {
+                tracing::warn!(%error, node_id = %session.node, "cannot look for jobs that were taken back")
+            }
+        }
+        let ids: Vec<i64> = claims.iter().map(|c| c.job_id).collect();
         match session.parts.store.cancel_requested(&ids).await {
             Ok(cancelled) => session.inflight.stop(&cancelled, StopReason::Cancel),
             // The next renewal of the lease looks again.

@@ -10,6 +10,7 @@ mod error;
 mod jobs;
 mod queue;
 mod runs;
+mod staleness;
 mod start;
 mod waiting;
 

@@ -244,6 +244,24 @@ impl Store {
         Ok(rows.into_iter().map(|r| Claim { job_id: r.job_id, number: r.number }).collect())
     }
 
+    /// Which of these claims are no longer this node's: taken back, or ended on record.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn claims_gone(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<i64>> {
+        let (ids, numbers): (Vec<i64>, Vec<i32>) = claims.iter().map(|c| (c.job_id, c.number)).unzip();
+        Ok(sqlx::query_scalar!(
+            r#"select c.id as "id!" from unnest($2::bigint[], $3::int[]) as c (id, number)
+                where not exists (select from job j where j.id = c.id and j.state = 'active' and j.node_id = $1
+                                                      and j.claims = c.number)"#,
+            node,
+            &ids,
+            &numbers
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// Which of these jobs somebody asked to cancel.
     ///
     /// # Errors

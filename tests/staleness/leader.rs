@@ -1,24 +1,13 @@
 //! For each duty one node leads, and what an earlier leader still writes is refused.
 
-use std::time::Duration;
-
 use runlane::domain::leader::{Duty, Term};
-use runlane::store::{Error, NewNode, Store};
+use runlane::store::{Error, Store};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::register;
 use crate::queue::support::{Node, quick, until_sql};
 use crate::support::app::Cluster;
-
-/// A node with a lease, or (`is_there` is false) one that has been given up.
-async fn node(store: &Store, is_there: bool) -> Uuid {
-    let id = runlane::domain::ids::new_id();
-    if is_there {
-        let node = NewNode { id, name: "test".into(), version: "0".into(), executes: true };
-        store.register_node(&node, Duration::from_secs(600)).await.unwrap();
-    }
-    id
-}
 
 /// What a leader's fenced write answers.
 async fn write(store: &Store, term: Term) -> Result<u64, Error> {
@@ -36,7 +25,7 @@ async fn row(db: &PgPool) -> (i64, Uuid) {
 async fn one_leads_and_the_next_begins_a_new_epoch_when_its_session_ends() {
     let cluster = Cluster::api_only(&[]).await;
     let store = Store::new(cluster.db.clone());
-    let (a, b) = (node(&store, true).await, node(&store, true).await);
+    let (a, b) = (register(&store).await, register(&store).await);
     let mut first = store.take_leadership(Duty::Staleness, a).await.unwrap().expect("nobody leads");
     assert_eq!(row(&cluster.db).await, (1, a));
     assert!(!store.leadership_is_free(Duty::Staleness, b).await.unwrap());
@@ -64,7 +53,7 @@ async fn a_leader_whose_node_is_gone_is_followed_and_its_writes_change_nothing()
     let cluster = Cluster::api_only(&[]).await;
     let store = Store::new(cluster.db.clone());
     // Frozen: its session lives on, its node was found dead.
-    let (frozen, b) = (node(&store, false).await, node(&store, true).await);
+    let (frozen, b) = (runlane::domain::ids::new_id(), register(&store).await);
     let mut first = store.take_leadership(Duty::Staleness, frozen).await.unwrap().expect("nobody leads");
     assert!(store.leadership_is_free(Duty::Staleness, b).await.unwrap(), "its session is ended");
     let second = store.take_leadership(Duty::Staleness, b).await.unwrap().expect("there is room");
@@ -78,7 +67,7 @@ async fn a_leader_whose_node_is_gone_is_followed_and_its_writes_change_nothing()
 async fn no_leader_begins_while_a_write_of_the_one_before_is_on_its_way() {
     let cluster = Cluster::api_only(&[]).await;
     let store = Store::new(cluster.db.clone());
-    let (a, b) = (node(&store, true).await, node(&store, true).await);
+    let (a, b) = (register(&store).await, register(&store).await);
     let first = store.take_leadership(Duty::Staleness, a).await.unwrap().expect("nobody leads");
     let mut writing = cluster.db.begin().await.unwrap();
     sqlx::query("select assert_leader('staleness', $1)")
@@ -121,30 +110,35 @@ async fn another_node_leads_soon_after_the_leader_is_killed_or_cut_off() {
     until_sql(&cluster.db, "there", "select count(*) = 2 from node").await;
 
     // The session alone ends: somebody follows, with a new epoch.
-    let epoch: i64 = sqlx::query_scalar("select epoch from leadership").fetch_one(&cluster.db).await.unwrap();
-    sqlx::query("select pg_terminate_backend(backend_pid) from leadership")
+    let epoch: i64 = sqlx::query_scalar("select epoch from leadership where duty = 'maintenance'")
+        .fetch_one(&cluster.db)
+        .await
+        .unwrap();
+    sqlx::query("select pg_terminate_backend(backend_pid) from leadership where duty = 'maintenance'")
         .execute(&cluster.db)
         .await
         .unwrap();
     until_sql(&cluster.db, "led again", &format!("{leads} {epoch})")).await;
 
     // The leading process is killed: the other follows.
-    let (epoch, name): (i64, String) =
-        sqlx::query_as("select epoch, n.name from leadership l join node n on n.id = l.node_id")
-            .fetch_one(&cluster.db)
-            .await
-            .unwrap();
+    let (epoch, name): (i64, String) = sqlx::query_as(
+        "select epoch, n.name from leadership l join node n on n.id = l.node_id where l.duty = 'maintenance'",
+    )
+    .fetch_one(&cluster.db)
+    .await
+    .unwrap();
     let [one, other] = nodes;
     let is_leader = |node: &Node| name.ends_with(&format!(":{}", node.pid()));
     assert!(is_leader(&one) != is_leader(&other));
     let (leader, standby) = if is_leader(&one) { (one, other) } else { (other, one) };
     drop(leader);
     until_sql(&cluster.db, "led by the other", &format!("{leads} {epoch})")).await;
-    let leading: String =
-        sqlx::query_scalar("select n.name from leadership l join node n on n.id = l.node_id")
-            .fetch_one(&cluster.db)
-            .await
-            .unwrap();
+    let leading: String = sqlx::query_scalar(
+        "select n.name from leadership l join node n on n.id = l.node_id where l.duty = 'maintenance'",
+    )
+    .fetch_one(&cluster.db)
+    .await
+    .unwrap();
     assert!(leading.ends_with(&format!(":{}", standby.pid())));
     drop(standby);
     cluster.stop().await;
