@@ -4,6 +4,7 @@
 mod api;
 mod cli;
 mod control;
+mod deadletters;
 mod embedded;
 mod executor;
 mod http;

@@ -1,0 +1,4 @@
+//! Dead letters: what gives up is kept, resolved by people and redriven, with exact progress throughout.
+
+mod burial;
+mod support;
