@@ -278,3 +278,63 @@ async fn what_a_deposed_leader_does_changes_nothing() {
     assert_eq!(said(&leader.active().await.unwrap()), [("in_process", "stale", "REQUEUE", 1)]);
     cluster.stop().await;
 }
+
+/// Reasons of the dead letters, by job.
+async fn dead_letters(cluster: &Cluster) -> Vec<(i64, String, String)> {
+    sqlx::query_as("select job_id, reason::text, original_state::text from dead_letter order by job_id")
+        .fetch_all(&cluster.db)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_too_long_becomes_a_dead_letter_where_a_policy_says_so() {
+    let cluster = Cluster::api_only(&[]).await;
+    let detector = Detector::begin(&cluster).await;
+    let lifecycle = json!({ "maxWaitingForDependenciesMinutes": 5, "stalenessAction": "DLQ" });
+    let run = run(&cluster, 4, lifecycle).await;
+    age_waiting(&cluster, 6).await;
+    sql(&cluster, "update job set run_at = clock_timestamp() where id = (select max(id) from job)").await;
+    assert_eq!(said(&detector.waiting(2).await.unwrap()), [("waiting", "stale", "DLQ", 2)]);
+    assert_eq!(said(&detector.waiting(2).await.unwrap()), [("waiting", "stale", "DLQ", 1)]);
+    assert_eq!(detector.waiting(2).await.unwrap(), []);
+    let ids: Vec<i64> = jobs(&cluster.db, &run).await.iter().map(|j| j.id).collect();
+    let expected: Vec<_> =
+        ids[..3].iter().map(|&id| (id, "staleness_timeout".to_owned(), "pending".to_owned())).collect();
+    assert_eq!(dead_letters(&cluster).await, expected);
+    assert_eq!(audited(&cluster, "staleness.dead_letter").await, ids[..3]);
+    let progress = &cluster.state(&run).await["progress"];
+    assert_eq!((&progress["pending"], &progress["failed"]), (&json!(1), &json!(3)));
+    assert_books_balance(&cluster.db).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_in_process_for_too_long_is_taken_back_and_becomes_a_dead_letter_where_a_policy_says_so() {
+    let cluster = Cluster::api_only(&[]).await;
+    let detector = Detector::begin(&cluster).await;
+    let at_once = run(&cluster, 1, json!({ "maxStepsInProcessMinutes": 5, "autoDlqOnTimeout": true })).await;
+    claim(&cluster, &detector, 1, 6).await;
+    assert_eq!(said(&detector.active().await.unwrap()), [("in_process", "stale", "DLQ", 1)]);
+    assert_eq!(detector.active().await.unwrap(), []);
+    let job = jobs(&cluster.db, &at_once).await.remove(0);
+    assert_eq!((job.state.as_str(), job.failures, job.losses), ("failed", 0, 0));
+    assert_eq!(outcomes(&cluster.db).await, ["released"]);
+    assert_eq!(dead_letters(&cluster).await.len(), 1);
+    assert_eq!(cluster.state(&at_once).await["status"], "COMPLETED");
+    sql(&cluster, "update lane set is_paused = true where is_live").await;
+
+    // What requeues did not help gives up in the end.
+    let lifecycle =
+        json!({ "maxStepsInProcessMinutes": 5, "stalenessAction": "REQUEUE", "autoDlqOnTimeout": true });
+    let in_the_end = run(&cluster, 1, lifecycle).await;
+    for does in ["REQUEUE", "REQUEUE", "DLQ"] {
+        claim(&cluster, &detector, 1, 6).await;
+        assert_eq!(said(&detector.active().await.unwrap()), [("in_process", "stale", does, 1)]);
+    }
+    let job = jobs(&cluster.db, &in_the_end).await.remove(0);
+    assert_eq!((job.state.as_str(), job.claims, job.failures), ("failed", 3, 0));
+    assert_eq!(dead_letters(&cluster).await.len(), 2);
+    assert_books_balance(&cluster.db).await;
+    cluster.stop().await;
+}
