@@ -311,6 +311,14 @@ begin
            and (p_stage is null or t.stage = p_stage)
            and coalesce(p.resumed_at <= c.until, true)
            and (t.stage = 'in_process' or l.is_open and not l.is_paused and not q.is_paused)
+           -- Lanes without any cost a look at an index.
+           and case t.stage
+               when 'waiting' then exists (
+                   select from job j where j.lane_id = t.lane_id and j.state = 'pending' and j.run_at <= c.until)
+               when 'waiting_for_retry' then exists (
+                   select from job j where j.lane_id = t.lane_id and j.state = 'pending' and j.claims > j.epoch_claims
+                      and j.waits_since <= c.until)
+               else l.active > 0 end
          order by t.lane_id, t.stage
     loop
         return query

@@ -51,39 +51,45 @@ begin
     perform assert_leader('staleness', p_epoch);
     v_now := clock_timestamp();
     for v in
-        select t.*, h.health, c.cutoff, m.at as mark_at, m.job_id as mark_job, d.action as does
-          from v_staleness_thresholds t
-          join lane l on l.id = t.lane_id
-         cross join queue_state q
-         cross join (values ('warning'::staleness_health), ('stale')) as h (health)
-         cross join lateral (select v_now - interval '1 millisecond' * t.threshold_ms as stale_from) as w
-         cross join lateral (
-            select case h.health when 'stale' then w.stale_from
-                                 else v_now - interval '1 millisecond' * t.warn_ms end as cutoff
-         ) as c
-         cross join lateral (
-            select case h.health when 'stale' then t.action else 'REPORT' end as action
-         ) as d
-          left join staleness_mark k on k.lane_id = t.lane_id and k.stage = t.stage and k.health = h.health
-                                    and k.action = d.action
+        -- In the order of the lanes, and looked at one by one: the loop ends the query as soon as it has enough.
+        select c.*, m.at as mark_at, m.job_id as mark_job
+          from (
+            select t.*, h.health, d.action as does, f.stale_from,
+                   case h.health when 'stale' then f.stale_from
+                                 else v_now - interval '1 millisecond' * t.warn_ms end as cutoff,
+                   greatest(l.resumed_at, q.resumed_at) as resumed_at
+              from v_staleness_thresholds t
+              join lane l on l.id = t.lane_id
+             cross join queue_state q
+             cross join (values ('warning'::staleness_health), ('stale')) as h (health)
+             cross join lateral (select v_now - interval '1 millisecond' * t.threshold_ms as stale_from) as f
+             cross join lateral (
+                select case h.health when 'stale' then t.action else 'REPORT' end as action
+             ) as d
+             where l.is_open and not l.is_paused and l.pending > 0 and not q.is_paused and t.stage <> 'in_process'
+             order by t.lane_id, t.stage, h.health desc
+            offset 0
+          ) as c
+          left join lateral (
+            select k.at, k.job_id from staleness_mark k
+             where k.lane_id = c.lane_id and k.stage = c.stage and k.health = c.health and k.action = c.does
+          ) as k on true
          -- What is stale already is not warned about.
          cross join lateral (
-            select case when h.health = 'stale' then coalesce(k.at, '-infinity')
-                        else greatest(k.at, w.stale_from) end as at,
-                   case when h.health = 'warning' and coalesce(k.at <= w.stale_from, true) then 9223372036854775807
+            select case when c.health = 'stale' then coalesce(k.at, '-infinity')
+                        else greatest(k.at, c.stale_from) end as at,
+                   case when c.health = 'warning' and coalesce(k.at <= c.stale_from, true) then 9223372036854775807
                         else coalesce(k.job_id, 0) end as job_id
          ) as m
-         where l.is_open and not l.is_paused and l.pending > 0 and not q.is_paused
-           and coalesce(l.resumed_at <= c.cutoff, true) and coalesce(q.resumed_at <= c.cutoff, true)
-           and case t.stage
+         where coalesce(c.resumed_at <= c.cutoff, true)
+           and case c.stage
                when 'waiting' then exists (
-                   select from job j where j.lane_id = t.lane_id and j.state = 'pending' and j.run_at <= c.cutoff
+                   select from job j where j.lane_id = c.lane_id and j.state = 'pending' and j.run_at <= c.cutoff
                       and (j.run_at, j.id) > (m.at, m.job_id))
-               when 'waiting_for_retry' then exists (
-                   select from job j where j.lane_id = t.lane_id and j.state = 'pending' and j.claims > j.epoch_claims
+               else exists (
+                   select from job j where j.lane_id = c.lane_id and j.state = 'pending' and j.claims > j.epoch_claims
                       and j.waits_since <= c.cutoff and (j.waits_since, j.id) > (m.at, m.job_id))
-               else false end
-         order by t.lane_id, t.stage, h.health desc
+               end
     loop
         select count(*), (array_agg(w.at order by w.at desc, w.job_id desc))[1],
                (array_agg(w.job_id order by w.at desc, w.job_id desc))[1],

@@ -97,3 +97,17 @@ pub async fn audited(cluster: &Cluster, action: &str) -> Vec<i64> {
     .await
     .unwrap()
 }
+
+/// Waits for this line among the metrics of the first node.
+pub async fn metric(cluster: &Cluster, line: &str) {
+    let deadline = tokio::time::Instant::now() + crate::support::app::PATIENCE;
+    loop {
+        let response = reqwest::get(format!("http://{}/metrics", cluster.address)).await.unwrap();
+        let text = response.text().await.unwrap();
+        if text.lines().any(|l| l == line) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no {line}: {text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -5,7 +5,7 @@ use std::process::Command;
 use runlane::domain::Role;
 use serde_json::{Value, json};
 
-use super::{definition, number, sql};
+use super::{definition, metric, number, sql};
 use crate::queue::support::until_sql;
 use crate::support::app::Cluster;
 
@@ -159,18 +159,44 @@ async fn the_leading_node_counts_what_takes_long() {
     cluster.run(&definition, &["openai/gpt-unserved"], json!({})).await;
     until_sql(&cluster.db, "reported", "select exists (select from audit where action = 'staleness.report')")
         .await;
-    let deadline = tokio::time::Instant::now() + crate::support::app::PATIENCE;
-    loop {
-        let text =
-            reqwest::get(format!("http://{}/metrics", cluster.address)).await.unwrap().text().await.unwrap();
-        let has = |line: &str| text.lines().any(|l| l == line);
-        if has(r#"runlane_stale_jobs{kind="probe:scenario",health="stale"} 3"#)
-            && has(r#"runlane_staleness_acts_total{stage="waiting",health="stale",action="REPORT"} 3"#)
-        {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{text}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    metric(&cluster, r#"runlane_stale_jobs{kind="probe:scenario",health="stale"} 3"#).await;
+    metric(&cluster, r#"runlane_staleness_acts_total{stage="waiting",health="stale",action="REPORT"} 3"#)
+        .await;
     cluster.stop().await;
+}
+
+#[test]
+fn settings_come_from_a_file_that_the_environment_wins_over_and_a_mistake_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join(".env"),
+        "RUNLANE_STALENESS_ACTION=explode\nRUNLANE_STALENESS_WARN_PERCENT=0\nRUNLANE_STALENESS_ENABLED=perhaps\n",
+    )
+    .unwrap();
+    let check = |action: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runlane"));
+        command
+            .args(["staleness", "check", "--dry-run"])
+            .current_dir(directory.path())
+            .env_remove("DATABASE_URL");
+        if let Some(action) = action {
+            command.env("RUNLANE_STALENESS_ACTION", action);
+        }
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let file = check(None);
+    for mistake in [
+        "RUNLANE_STALENESS_ACTION: \"explode\" cannot be used: give report, requeue or dlq",
+        "RUNLANE_STALENESS_WARN_PERCENT: 0 is out of range: give a number from 1 to 100",
+        "RUNLANE_STALENESS_ENABLED: \"perhaps\" cannot be used: give true or false",
+    ] {
+        assert!(file.contains(mistake), "{file}");
+    }
+    let both = check(Some("dlq"));
+    assert!(
+        !both.contains("RUNLANE_STALENESS_ACTION") && both.contains("RUNLANE_STALENESS_WARN_PERCENT"),
+        "{both}"
+    );
 }
