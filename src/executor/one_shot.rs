@@ -48,7 +48,7 @@ pub(super) async fn run(
         worker_pid: None,
     };
     let started = match settings.command(false) {
-        Ok(command) => Group::start(command).await,
+        Ok(command) => Group::start(command, settings.limits(false)).await,
         Err(error) => Err(error),
     };
     let (group, pipes) = match started {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::config::Config;
+use crate::process::Limits;
 
 /// How workers are started and bounded.
 #[derive(Debug, Clone)]
@@ -39,7 +40,11 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// How long a worker has after SIGTERM.
     pub term_grace: Duration,
+    /// What a one-shot process may use.
+    pub limits: Limits,
 }
+
+const MIB: u64 = 1_048_576;
 
 /// Shorter values are no secrets, and blanking them would make messages unreadable.
 const SECRET_MIN_BYTES: usize = 8;
@@ -88,7 +93,19 @@ impl Settings {
             queue_max_bytes: n.worker_queue_max_bytes,
             cancel_grace: Duration::from_millis(n.worker_cancel_grace_ms),
             term_grace: Duration::from_millis(n.worker_term_grace_ms),
+            limits: Limits {
+                memory_bytes: Some(n.worker_memory_max_mb * MIB),
+                cpu_seconds: Some(n.one_shot_cpu_max_seconds),
+                open_files: Some(n.worker_open_files_max),
+                file_bytes: Some(n.worker_file_max_mb * MIB),
+                no_core: true,
+            },
         }
+    }
+
+    /// What a process may use: a warm one serves as long as the node, so that no sum of processor time bounds it.
+    pub(super) fn limits(&self, serve: bool) -> Limits {
+        Limits { cpu_seconds: self.limits.cpu_seconds.filter(|_| !serve), ..self.limits }
     }
 
     /// The command of a worker, without its streams.

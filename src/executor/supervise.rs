@@ -15,7 +15,7 @@ use crate::process::{Group, Pipes};
 pub(super) async fn live(worker: Arc<Worker>) -> Death {
     let guard = Undertaker(&worker);
     let started = match worker.settings.command(true) {
-        Ok(command) => Group::start(command).await,
+        Ok(command) => Group::start(command, worker.settings.limits(true)).await,
         Err(error) => Err(error),
     };
     let (mut group, pipes) = match started {

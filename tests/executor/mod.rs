@@ -3,6 +3,7 @@
 mod crashes;
 mod deadlines;
 mod lifecycle;
+mod limits;
 mod stops;
 mod support;
 mod throughput;

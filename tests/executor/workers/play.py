@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -86,6 +87,28 @@ def die(how, job):
         freeze()
 
 
+def use(what):
+    """Uses more than any worker may; returns what became of it."""
+    try:
+        if what == "memory":
+            bytearray(1 << 30)
+        elif what == "files":
+            files = [open("/dev/null") for _ in range(2_000)]
+            return f"opened {len(files)}"
+        elif what == "file":
+            with open("big", "wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * (1 << 20))
+        elif what == "processor":
+            while True:
+                pass
+        elif what == "core":
+            return str(resource.getrlimit(resource.RLIMIT_CORE))
+    except (MemoryError, OSError) as error:
+        return f"{type(error).__name__} {getattr(error, 'errno', None)}"
+    return "used"
+
+
 HELD = []
 BARRIER = []
 
@@ -118,6 +141,11 @@ def do(job):
         send({"type": "result", "jobId": job["jobId"], "transcript": {"turns": "none"}})
     elif act == "env":
         result(job, json.dumps(dict(os.environ)))
+    elif act == "place":
+        result(job, json.dumps({"pid": os.getpid(), "session": os.getsid(0), "group": os.getpgrp(),
+                                "cwd": os.getcwd(), "entries": os.listdir("."), "TMPDIR": os.environ.get("TMPDIR")}))
+    elif act == "use":
+        result(job, use(job["what"]))
     elif act == "stderr":
         os.write(2, b"begin")
         for _ in range(job["chunks"]):
