@@ -7,6 +7,7 @@ mod control;
 mod embedded;
 mod executor;
 mod http;
+mod hygiene;
 mod queue;
 mod quickstart;
 mod reads;

@@ -55,3 +55,17 @@ end
 $$;
 create trigger run_is_audited after update of status on run
     for each row when (old.status is distinct from new.status) execute function audit_run();
+
+-- A lane is held by the queue and released by a person.
+create function audit_hold() returns trigger language plpgsql as $$
+begin
+    perform record_act(case when new.held_at is null then 'lane.released' else 'lane.held' end, 'lane', new.id::text,
+                       new.run_id,
+                       jsonb_build_object('heldAt', old.held_at, 'fingerprint', old.hold_fingerprint),
+                       jsonb_build_object('heldAt', new.held_at, 'fingerprint', new.hold_fingerprint),
+                       new.hold_reason);
+    return null;
+end
+$$;
+create trigger lane_hold_is_audited after update of held_at on lane
+    for each row when (old.held_at is distinct from new.held_at) execute function audit_hold();

@@ -121,6 +121,8 @@ numbers! {
     one_shot_cpu_max_seconds: u64 = 7_200 in 1..=604_800, "RUNLANE_ONE_SHOT_CPU_MAX_SECONDS";
     /// Losses while alone after which a job is taken for a crash loop and fails.
     crash_loop_losses: i16 = 3 in 1..=100, "RUNLANE_CRASH_LOOP_LOSSES";
+    /// Jobs of one run and model that may crash alone in the same way before no more of them are started.
+    crash_hold_jobs: i32 = 5 in 1..=1_000_000, "RUNLANE_CRASH_HOLD_JOBS";
     /// Outcomes that are written in one transaction at most.
     completion_batch_max: usize = 500 in 1..=10_000, "RUNLANE_COMPLETION_BATCH_MAX";
     /// A node is taken for dead when its lease is not renewed for this long.

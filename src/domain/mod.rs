@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod crash;
 pub mod definition;
 pub mod error_code;
 pub mod filter;

@@ -33,8 +33,8 @@ pub use job::{Finished, Job, Outcome, Stop, StopReason, Stopper, WorkerError};
 pub use payload::{Analysis, Coverage, MESSAGE_MAX_CHARS, Payload, Transcript, Usage};
 pub use settings::Settings;
 
-use crate::domain::ErrorCode;
 use pool::{Placed, Pool};
+use verdict::Died;
 use worker::Worker;
 
 /// Runs jobs. Cheap to share by reference; lives as long as the node.
@@ -198,12 +198,8 @@ impl Executor {
         };
         guard.armed = false;
         answer.unwrap_or_else(|_| {
-            let message = "the task that supervised the worker ended early".to_owned();
-            let (code, alone, suspect) = (ErrorCode::WorkerCrash, false, false);
-            Finished {
-                worker_pid: worker.pid.get().copied(),
-                ..unsent(job, Outcome::Lost { code, message, alone, suspect })
-            }
+            let lost = Died::unwatched().outcome(false, false);
+            Finished { worker_pid: worker.pid.get().copied(), ..unsent(job, lost) }
         })
     }
 

@@ -97,9 +97,7 @@ async fn pump(worker: &Worker, Pipes { stdin, stdout, stderr }: Pipes) {
     let reading = async {
         match read_lines(stdout, max_bytes, |line| worker.hear(line)).await {
             Ok(ReadEnd::Eof { rest }) => worker.end(Ending::StdoutClosed { rest }),
-            Ok(ReadEnd::TooLong) => {
-                worker.end(Ending::Malformed(format!("it wrote a line of more than {max_bytes} bytes")));
-            }
+            Ok(ReadEnd::TooLong) => worker.end(Ending::TooLong(max_bytes)),
             Ok(ReadEnd::Stopped) => {}
             Err(error) => worker.end(Ending::Malformed(format!("its stdout cannot be read: {error}"))),
         }

@@ -12,6 +12,9 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     if let Some(pause) = facts.queue_pause {
         return WaitingReason::QueuePaused { by: pause.by, reason: pause.reason };
     }
+    if let Some(hold) = facts.hold {
+        return WaitingReason::LaneHeld(hold);
+    }
     if let Some(at) = facts.not_before {
         return if facts.error_code.as_deref() == Some(ErrorCode::RateLimit.as_str()) {
             WaitingReason::ThrottledUntil { at }
@@ -45,6 +48,7 @@ mod tests {
 
     use super::*;
     use crate::domain::JobKind;
+    use crate::domain::crash::LaneHold;
     use crate::store::{QueuePause, RunPause};
 
     fn free() -> WaitingFacts {
@@ -55,6 +59,7 @@ mod tests {
             model: Some("mock/echo".to_owned()),
             run_pause: None,
             queue_pause: None,
+            hold: None,
             not_before: None,
             error_code: None,
             failures: 0,
@@ -90,6 +95,8 @@ mod tests {
         assert_eq!(reason(facts.clone()), WaitingReason::RetryAt { at, failures: 1 });
         facts.error_code = Some("rate_limit".to_owned());
         assert_eq!(reason(facts.clone()), WaitingReason::ThrottledUntil { at });
+        facts.hold = Some(LaneHold { since: at, reason: "crashes".to_owned() });
+        assert!(matches!(reason(facts.clone()), WaitingReason::LaneHeld(_)));
         facts.queue_pause = Some(QueuePause { by: Some("ada".to_owned()), reason: None });
         assert!(matches!(reason(facts.clone()), WaitingReason::QueuePaused { .. }));
         facts.run_pause = Some(RunPause { since: at });

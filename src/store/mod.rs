@@ -6,6 +6,7 @@
 mod control;
 mod definitions;
 mod error;
+mod holds;
 mod jobs;
 mod listener;
 mod migrate;
@@ -25,6 +26,7 @@ mod waiting;
 pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
+pub use holds::Released;
 pub use listener::{Listener, Notice};
 pub use migrate::{MigrateError, migrate};
 pub use nodes::{Lease, NewNode, Rescued};

@@ -8,7 +8,7 @@ use super::support::*;
 
 fn lost(finished: &Finished) -> (ErrorCode, &str, bool, bool) {
     match &finished.outcome {
-        Outcome::Lost { code, message, alone, suspect } => (*code, message, *alone, *suspect),
+        Outcome::Lost { code, message, alone, suspect, .. } => (*code, message, *alone, *suspect),
         _ => panic!("{finished:?}"),
     }
 }

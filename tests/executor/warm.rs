@@ -91,7 +91,7 @@ async fn an_answer_of_a_wrong_shape_costs_only_the_job_that_it_names() {
     jobs.insert(1, job(3, &json!({ "act": "shape" })));
     let all = run_all(&executor, jobs).await;
     assert!(completed(&all[0]) && completed(&all[2]));
-    let Outcome::Lost { code, message, alone, suspect } = &all[1].outcome else { panic!("{all:?}") };
+    let Outcome::Lost { code, message, alone, suspect, .. } = &all[1].outcome else { panic!("{all:?}") };
     assert_eq!((*code, *alone, *suspect), (ErrorCode::MalformedOutput, false, true));
     assert!(message.contains("`transcript` has a wrong shape"), "{message}");
     assert_eq!(executor.snapshot().starts, 1);

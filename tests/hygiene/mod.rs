@@ -1,0 +1,4 @@
+//! Poison: jobs that kill their workers, what it costs, and what stops it.
+
+mod holds;
+mod poison;
