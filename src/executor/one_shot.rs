@@ -18,6 +18,7 @@ use super::protocol::{self, Event};
 use super::settings::Settings;
 use super::streams::{ReadEnd, Tail, read_all};
 use super::verdict::{self, Asked, Died};
+use super::workplace::Workplace;
 use crate::process::{Group, Pipes};
 
 /// Why the node ended the process.
@@ -35,6 +36,7 @@ enum Cut {
 /// Runs the job; returns when the process is reaped.
 pub(super) async fn run(
     settings: &Settings,
+    workplace: &Workplace,
     counters: &Counters,
     job: &Job,
     interrupted: impl Future<Output = StopReason>,
@@ -46,11 +48,7 @@ pub(super) async fn run(
         stderr_tail: Arc::from(""),
         worker_pid: None,
     };
-    let started = match settings.command(false) {
-        Ok(command) => Group::start(command, settings.limits(false)).await,
-        Err(error) => Err(error),
-    };
-    let (group, pipes) = match started {
+    let (group, pipes, desk) = match workplace.start(settings, false).await {
         Ok(started) => started,
         Err(error) => return unstartable(format!("the worker could not be started: {error}")),
     };
@@ -78,6 +76,7 @@ pub(super) async fn run(
             (None, None)
         }
     };
+    desk.clear().await;
     let output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Finished {
         claim: job.claim,

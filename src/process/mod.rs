@@ -2,8 +2,9 @@
 //!
 //! Every child leads a session and a process group of its own, and is sent a signal when this process ends, however it
 //! ends. Linux ties that signal to the *thread* that forked, so all children are forked by one thread that lives as long
-//! as the process.
+//! as the process. What a child has started in turn is found by [`kin`], also where it left the group and the session.
 
+pub mod kin;
 mod limits;
 
 use std::io;
@@ -15,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
+use kin::Mark;
 pub use limits::Limits;
 use limits::Prepared;
 
@@ -103,12 +105,13 @@ pub fn signal_group(child: &Child, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// A child with its process group. Whoever is left in the group is killed before the child is reaped, or when this
-/// is dropped: while the child is not reaped, nobody else can have the group's number.
+/// A child with all that it has started. Whoever is left of them is killed before the child is reaped, or when this is
+/// dropped: while the child is not reaped, nobody else can have the number of its group and session.
 #[derive(Debug)]
 pub struct Group {
     child: Child,
     pid: u32,
+    mark: Mark,
 }
 
 /// The pipes of a child whose three streams were piped.
@@ -124,17 +127,17 @@ pub struct Pipes {
 
 impl Group {
     /// Starts `command` as [`spawn`] does, within `limits` and with its three standard streams piped. The child gets
-    /// SIGKILL when this process ends.
+    /// SIGKILL when this process ends. `command` sets the mark in its environment.
     ///
     /// # Errors
     /// What the operating system says when it cannot start the program.
-    pub async fn start(mut command: Command, limits: Limits) -> io::Result<(Self, Pipes)> {
+    pub async fn start(mut command: Command, limits: Limits, mark: Mark) -> io::Result<(Self, Pipes)> {
         use std::process::Stdio;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn_within(command, Signal::SIGKILL, limits).await?;
         match (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take()) {
             (Some(pid), Some(stdin), Some(stdout), Some(stderr)) => {
-                Ok((Self { child, pid }, Pipes { stdin, stdout, stderr }))
+                Ok((Self { child, pid, mark }, Pipes { stdin, stdout, stderr }))
             }
             _ => Err(io::Error::other("the child was started without its pipes")),
         }
@@ -175,13 +178,17 @@ impl Group {
         self.exited().await
     }
 
-    /// Waits for the child's end, kills whoever is left in its group, and reaps it.
+    /// Waits for the child's end, kills whoever is left of what it started, and reaps it.
     ///
     /// # Errors
     /// What the operating system says.
     pub async fn reap(mut self) -> io::Result<ExitStatus> {
         self.exited().await?;
         self.signal(Signal::SIGKILL)?;
+        let (mark, pid) = (self.mark.clone(), self.pid);
+        // The child is not reaped if this is dropped meanwhile: `drop` keeps the number until then.
+        let ended = tokio::task::spawn_blocking(move || kin::end(&mark, Some(pid))).await?;
+        report(pid, ended);
         self.child.wait().await
     }
 }
@@ -192,6 +199,25 @@ impl Drop for Group {
         if let Err(error) = self.signal(Signal::SIGKILL) {
             tracing::warn!(pid = self.pid, %error, "a process group could not be killed");
         }
+        if self.child.id().is_some() {
+            // The runtime may reap the child at any moment, so its session is no proof any more. Nobody waits for this.
+            let (mark, pid) = (self.mark.clone(), self.pid);
+            std::thread::spawn(move || report(pid, kin::end(&mark, None)));
+        }
+    }
+}
+
+fn report(pid: u32, ended: io::Result<kin::Ended>) {
+    match ended {
+        Ok(ended) if ended.left.is_empty() => {
+            if !ended.killed.is_empty() {
+                tracing::info!(pid, killed = ended.killed.len(), "a worker left processes behind: killed");
+            }
+        }
+        Ok(ended) => {
+            tracing::error!(pid, left = ?ended.left, "processes that a worker left cannot be killed")
+        }
+        Err(error) => tracing::error!(pid, %error, "what a worker left behind cannot be found"),
     }
 }
 

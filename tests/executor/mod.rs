@@ -2,6 +2,7 @@
 
 mod crashes;
 mod deadlines;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod stops;

@@ -56,6 +56,7 @@ pub fn settings(mode: &str) -> Settings {
         cancel_grace: BOUND,
         term_grace: BOUND,
         limits: Limits::default(),
+        work_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("work"),
     }
 }
 

@@ -118,7 +118,7 @@ async fn workers_see_only_the_environment_that_is_listed() {
         let mut names: Vec<_> = environment.as_object().unwrap().keys().map(String::as_str).collect();
         // Python sets LC_CTYPE itself in the C locale.
         names.retain(|name| *name != "LC_CTYPE");
-        assert_eq!(names, ["PATH", "SOME_API_KEY"]);
+        assert_eq!(names, ["PATH", "RUNLANE_WORK_DIR", "SOME_API_KEY", "TMPDIR"]);
         assert!(std::env::vars().count() > 2, "the test's own environment has more");
     }
     finish(&executor, []).await;

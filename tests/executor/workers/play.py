@@ -144,6 +144,25 @@ def do(job):
     elif act == "place":
         result(job, json.dumps({"pid": os.getpid(), "session": os.getsid(0), "group": os.getpgrp(),
                                 "cwd": os.getcwd(), "entries": os.listdir("."), "TMPDIR": os.environ.get("TMPDIR")}))
+    elif act == "litter":
+        os.makedirs("deep/er")
+        for name in ("file", "deep/er/file"):
+            with open(name, "w") as file:
+                file.write("x" * 1000)
+        die(job["then"], job)
+    elif act == "swarm":
+        pids = []
+        for n in range(job["n"]):
+            pid = os.fork()
+            if pid == 0:
+                # Half of them leave the group and the session.
+                if n % 2:
+                    os.setsid()
+                stubborn()
+                os.close(OUT)
+                freeze()
+            pids.append(pid)
+        result(job, json.dumps(pids))
     elif act == "use":
         result(job, use(job["what"]))
     elif act == "stderr":
@@ -153,11 +172,19 @@ def do(job):
         os.write(2, b"the end \xff " + job.get("say", "").encode())
         result(job)
     elif act == "fork":
+        if job.get("worker_fifo"):
+            HELD.append(tell(job["worker_fifo"]))
         read, wrote = os.pipe()
         if os.fork() == 0:
             stubborn()
-            if job.get("escape"):
+            if job.get("escape") or job.get("daemon"):
                 os.setsid()
+            if job.get("daemon"):
+                if os.fork() != 0:
+                    os._exit(0)
+                os.chdir("/")
+                for held in HELD:
+                    os.close(held)
             tell(job["fifo"])
             os.write(wrote, b"!")
             freeze()
