@@ -4,7 +4,7 @@ use runlane::domain::Role;
 use serde_json::{Value, json};
 
 use crate::queue::support::{assert_books_balance, quick};
-use crate::support::app::{Answer, Cluster};
+use crate::support::app::{Answer, Cluster, PATIENCE};
 
 const SEGV: &str = "mock/echo?crash=segv";
 const RELEASE: &str = "mutation($run: ID!, $model: String!) { releaseLane(runId: $run, modelId: $model) {
@@ -18,6 +18,7 @@ async fn release(cluster: &Cluster, run: &str, model: &str) -> Answer {
 async fn held(cluster: &Cluster, run: &str) -> Value {
     let query = "query($id: ID!) { run(id: $id) { progress {
         byModel { modelId pending active completed failed heldBecause heldAt } } } }";
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let answer = cluster.admin(query, json!({ "id": run })).await;
         let models = answer.data()["run"]["progress"]["byModel"].as_array().unwrap().clone();
@@ -25,6 +26,7 @@ async fn held(cluster: &Cluster, run: &str) -> Value {
         if !lane["heldBecause"].is_null() && lane["active"] == 0 {
             return lane;
         }
+        assert!(tokio::time::Instant::now() < deadline, "not held: {lane:#}");
         tokio::time::sleep(std::time::Duration::from_millis(15)).await;
     }
 }
