@@ -3,6 +3,7 @@
 mod demo;
 mod dev;
 mod local;
+mod restored;
 mod run;
 mod schema;
 mod token;
@@ -46,6 +47,8 @@ enum Command {
     Work,
     /// Bring the database's schema to this version.
     Migrate,
+    /// Show what a restored database may run a second time.
+    Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
@@ -110,6 +113,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
+        Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }
