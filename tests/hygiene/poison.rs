@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::queue::support::{assert_books_balance, jobs, quick};
+use crate::queue::support::{assert_books_balance, jobs};
 use crate::support::app::Cluster;
 
 /// Attempts of the run's probes as the API tells them, with the job's error.
@@ -17,7 +17,8 @@ async fn probes(cluster: &Cluster, run: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loop_says_how_the_worker_died_and_every_attempt_what_it_looked_like() {
-    let cluster = Cluster::with(&quick(&[])).await;
+    // Time to die: a worker that takes longer to end than its grace counts as one that closed its stdout and ran on.
+    let cluster = Cluster::with(&[("RUNLANE_WORKER_TERM_GRACE_MS", "60000")]).await;
     let definition = cluster.definition(2).await;
     let mut prints = std::collections::BTreeSet::new();
     for (model, how) in [
