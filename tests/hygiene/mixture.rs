@@ -37,6 +37,8 @@ async fn every_poison_costs_its_own_job_only_and_leaves_nothing_behind() {
     let settings = quick(&[
         ("RUNLANE_RETRY_LIMIT_PROBE_SCENARIO", "0"),
         ("RUNLANE_WORKER_CONCURRENCY", "4"),
+        // How a worker died is told only of one that dies within this time.
+        ("RUNLANE_WORKER_TERM_GRACE_MS", "5000"),
         ("RUNLANE_ONE_SHOT_WORKERS", "1"),
         ("RUNLANE_WORK_DIR", work.path().to_str().unwrap()),
         ("RUNLANE_PYTHON", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hygiene/workers/poison.py")),
