@@ -110,7 +110,8 @@ impl Claimer {
         }
         tracing::info!(node_id = %self.session.node, jobs = unknown.len(), "claims whose answer was lost are given back");
         let ends: Vec<_> = unknown.into_iter().map(verdict::released).collect();
-        self.session.parts.store.end_attempts(self.session.node, &ends).await?;
+        let parts = &self.session.parts;
+        parts.store.end_attempts(self.session.node, &ends, parts.config.numbers.crash_hold_jobs).await?;
         Ok(())
     }
 

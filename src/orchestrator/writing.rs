@@ -80,11 +80,12 @@ async fn replace(session: &Session, ending: Ending, refused: &Error) {
 async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> {
     // Asking again does no harm, and a silent connection must not hold ends up for long.
     let store = session.parts.store.answered_within(lease_term(&session.parts));
+    let hold_jobs = session.parts.config.numbers.crash_hold_jobs;
     let ends: Vec<_> = batch.iter().map(|e| e.end.clone()).collect();
     let mut pause = RETRY_FIRST;
     let mut answer_lost = false;
     loop {
-        match store.end_attempts(session.node, &ends).await {
+        match store.end_attempts(session.node, &ends, hold_jobs).await {
             Ok(ended) => {
                 settle(session, batch, &ended, answer_lost).await;
                 return Ok(());

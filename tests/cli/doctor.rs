@@ -83,8 +83,8 @@ async fn a_postgresql_that_may_forget_is_refused_before_anything_is_changed() {
     // Told that it may, it starts.
     let work = Running::start(&mut home.configured(&["work"], &url));
     work.logs("node registered").await;
-    work.signal(Signal::SIGTERM);
-    assert!(work.end().await.status.success());
+    work.signal(Signal::SIGKILL);
+    work.end().await;
     let name: String = sqlx::query_scalar("select current_database()::text").fetch_one(&db).await.unwrap();
     let sql = format!(r#"alter database "{name}" set synchronous_commit = off"#);
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&db).await.unwrap();

@@ -1,6 +1,6 @@
 //! The database is busy, gone, or has become another.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::support::{PATIENT, assert_exact, number};
 use crate::support::app::{Answer, Cluster, PATIENCE};
 use crate::support::postgres::{scratch, throw_away_in};
-use crate::support::proxy::{Harm, Weather};
+use crate::support::proxy::{Harm, Proxy, Weather};
 
 const START: &str = "mutation($input: StartRunInput!) { startRun(input: $input) { id } }";
 
@@ -177,4 +177,56 @@ async fn a_node_stops_though_its_database_is_gone() {
     timeout(Duration::from_secs(60), cluster.stop()).await.expect("it stops");
     let left = "select count(*) from job where state = 'active' and claims = 1";
     assert_eq!(number(&db, left).await, 2, "they are their lease's to give back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_to_a_server_that_has_everything_loses_nothing() {
+    let mode = || std::fs::Permissions::from_mode(0o711);
+    let home =
+        || tempfile::Builder::new().prefix("runlane").permissions(mode()).tempdir_in(scratch()).unwrap();
+    let (first_home, second_home) = (home(), home());
+    let first = embedded::Cluster::start(&throw_away_in(first_home.path().join("data"))).await.unwrap();
+    let proxy = Proxy::before(first.url()).await;
+    let through = proxy.url();
+    let settings = [("DATABASE_URL", through.as_str()), ("RUNLANE_POLL_INTERVAL_MS", "200")];
+    let roles = Roles { serves: true, executes: true };
+    let cluster = Cluster::on(first.url().to_owned(), &settings, roles).await;
+    let definition = cluster.definition(80).await;
+    let run = cluster.run(&definition, &["mock/echo?delayMs=50"], json!({})).await;
+    cluster.until(&run, "begun", |s| s["progress"]["completed"].as_i64() > Some(10)).await;
+    // Another server, elsewhere, with all that the first has confirmed: as a synchronous standby that took over.
+    let from = first.data().to_owned();
+    cluster.db.close().await;
+    first.stop().await.unwrap();
+    let to = second_home.path().join("data");
+    std::fs::DirBuilder::new().mode(0o711).create(&to).unwrap();
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(&from).arg(to.join("postgres")).status().unwrap();
+    assert!(copied.success());
+    let second = embedded::Cluster::start(&throw_away_in(to)).await.unwrap();
+    proxy.redirect(second.url());
+
+    let state = timeout(PATIENCE, async {
+        loop {
+            let answer = cluster
+                .admin(
+                    "query($id: ID!) { run(id: $id) { status progress { completed } } }",
+                    json!({ "id": run }),
+                )
+                .await;
+            match answer.status {
+                200 if answer.data()["run"]["status"] == "COMPLETED" => break answer.data()["run"].clone(),
+                200 => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => assert_eq!(answer.code(), "UNAVAILABLE"),
+            }
+        }
+    })
+    .await
+    .expect("it goes on there");
+    assert_eq!(state["progress"]["completed"], 80);
+    let db = sqlx::PgPool::connect(second.url()).await.unwrap();
+    assert_exact(&db).await;
+    db.close().await;
+    cluster.stop().await;
+    second.stop().await.unwrap();
 }

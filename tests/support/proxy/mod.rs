@@ -52,7 +52,7 @@ pub mod work {
     /// `setRunPriority`.
     pub const PRIORITY: &str = "update lane set priority";
     /// `retryFailedJobs` and `retryJob`.
-    pub const RETRY: &str = "set state = 'pending', epoch = j.epoch + 1";
+    pub const RETRY: &str = "select retry_jobs(";
     /// `pauseQueue` and `resumeQueue`.
     pub const QUEUE: &str = "update queue_state";
 }
