@@ -3,6 +3,7 @@
 //! [`Config::from_lookup`] reads all variables, reports every mistake at once and names the variable of each.
 //! `.env.example` is printed from the same table by [`env_example`], and a test compares the two.
 
+mod archive;
 mod example;
 mod kinds;
 mod numbers;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+pub use archive::ArchivePolicy;
 pub use example::{Setting, env_example, settings};
 pub use kinds::KindPolicy;
 pub use numbers::Numbers;
@@ -97,6 +99,8 @@ pub struct Config {
     pub python: PathBuf,
     /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
     pub worker_env: Vec<String>,
+    /// How long what is finished is kept.
+    pub archive: ArchivePolicy,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -160,6 +164,7 @@ impl Config {
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
+            archive: ArchivePolicy::read(&mut source),
             numbers,
             kinds,
         };

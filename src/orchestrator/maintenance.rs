@@ -1,7 +1,6 @@
 //! Tidying up, in small steps that no claim has to wait for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::session::Session;
 
@@ -10,7 +9,7 @@ const BATCH: i64 = 2_000;
 
 /// Tidies up at every interval until the session is over.
 pub async fn tidy(session: Arc<Session>) {
-    let interval = Duration::from_millis(session.parts.config.numbers.maintenance_interval_ms);
+    let interval = session.parts.config.archive.interval;
     loop {
         // Nodes that started together tidy up at different times.
         let wait = interval.mul_f64(0.8 + 0.4 * super::running::random_fraction());

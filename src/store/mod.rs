@@ -3,8 +3,10 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod archive;
 mod control;
 mod definitions;
+mod deletion;
 mod error;
 mod jobs;
 mod listener;
@@ -15,6 +17,7 @@ mod progress;
 mod queue;
 mod queue_status;
 mod results;
+mod retry;
 mod runs;
 mod scenarios;
 mod start;
@@ -22,8 +25,10 @@ mod temporary;
 mod transaction;
 mod waiting;
 
+pub use archive::{Archivable, ArchivePartition, PartitionContent};
 pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
+pub use deletion::{DefinitionHead, Deleted};
 pub use error::{Error, Result};
 pub use listener::{Listener, Notice};
 pub use migrate::{MigrateError, migrate};
