@@ -1,5 +1,6 @@
 //! The command line.
 
+mod archive;
 mod demo;
 mod dev;
 mod local;
@@ -46,6 +47,10 @@ enum Command {
     Work,
     /// Bring the database's schema to this version.
     Migrate,
+    /// Move the jobs of runs that ended long enough ago into the archive now.
+    Archive(archive::Arguments),
+    /// Drop what the archive has kept long enough.
+    Purge(archive::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
@@ -109,6 +114,8 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
+        Command::Archive(arguments) => runtime()?.block_on(archive::archive(config, arguments))?,
+        Command::Purge(arguments) => runtime()?.block_on(archive::purge(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));

@@ -9,6 +9,7 @@ mod arguments;
 mod connection;
 mod context;
 mod definition;
+mod deletion;
 mod enums;
 mod error;
 mod filters;

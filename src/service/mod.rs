@@ -6,6 +6,7 @@
 mod access;
 mod control;
 mod definitions;
+mod deletion;
 mod error;
 mod jobs;
 mod queue;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 
+pub use deletion::Deletion;
 pub use error::{Entity, Error, Result};
 pub use start::Started;
 

@@ -1,6 +1,8 @@
 //! The archive: what goes into it, what is read and retried from it, and how it goes.
 
+mod deletion;
 mod moving;
+mod purge;
 mod reads;
 mod retry;
 
