@@ -42,8 +42,7 @@ async fn once(session: &Session, policy: &ArchivePolicy) -> Result<()> {
     .await
 }
 
-/// Takes bounded steps until one finds nothing. After each, it rests as long as the step took: claims get at least half
-/// of what the database has to give.
+/// Takes bounded steps until one finds nothing, with a rest after each.
 async fn steps<F: Future<Output = Result<Option<i32>>>>(
     session: &Session,
     policy: &ArchivePolicy,
@@ -59,9 +58,10 @@ async fn steps<F: Future<Output = Result<Option<i32>>>>(
             None | Some(0) => break,
             Some(n) => total += i64::from(n),
         }
-        longest = longest.max(began.elapsed());
+        let took = began.elapsed();
+        longest = longest.max(took);
         tokio::select! {
-            () = tokio::time::sleep(began.elapsed()) => {}
+            () = tokio::time::sleep(took * ArchivePolicy::REST) => {}
             () = session.stop_claiming.cancelled() => {}
         }
     }
