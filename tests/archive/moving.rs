@@ -147,6 +147,35 @@ async fn a_retry_and_the_archive_at_once_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_hot_tables_stay_as_large_as_what_is_hot() {
+    let cluster = Cluster::api_only(&BY_HAND).await;
+    let run = cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
+    let fill = "
+        insert into job (lane_id, scenario_id, sample, state, claims, run_at, claimed_at, finished_at)
+        select l.id, s.id, n + (select count(*) from archived_job), 'completed', 1, now(), now(), now()
+          from lane l cross join scenario s cross join generate_series(1, 5000) n;
+        insert into attempt (job_id, number, node_id, started_at, ended_at, outcome)
+        select id, 1, gen_random_uuid(), now(), now(), 'completed' from job where state = 'completed';
+        insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
+        select id, lane_id, scenario_id, to_jsonb(array[md5(id::text), repeat('words ', 40)]), '{}', 1, now()
+          from job where state = 'completed';
+        delete from job where state = 'pending';
+        update lane set pending = 0, is_live = false, is_archived = false, completed = completed + 5000, total = completed + 5000;
+        update run set status = 'COMPLETED', completed_at = clock_timestamp()";
+    let mut sizes = Vec::new();
+    for _ in 0..4 {
+        sqlx::raw_sql(fill).execute(&cluster.db).await.unwrap();
+        while archive(&cluster, 500).await > 0 {}
+        sqlx::raw_sql("vacuum job, attempt, transcript").execute(&cluster.db).await.unwrap();
+        sizes.push(count(&cluster, "select bytes from v_archive_statistics where place = 'hot'").await);
+    }
+    assert_eq!(counts(&cluster.state(&run).await), [0, 0, 20_000, 0, 0]);
+    assert_eq!(mismatches(&cluster).await, Vec::<String>::new());
+    assert!(sizes[3] <= sizes[0] * 11 / 10, "{sizes:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn maintenance_archives_by_itself() {
     let mut cluster = Cluster::api_only(&[
         ("RUNLANE_MAINTENANCE_INTERVAL", "50ms"),

@@ -61,6 +61,13 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     queue(&cluster, "pauseQueue").await;
     let failed = probes(&cluster, &run, "FAILED").await;
     did(&cluster, "retryJob(id: $id)", &failed[0]).await;
+    let purged: Option<i64> = sqlx::query_scalar(
+        "select purge_partition(partition) from archive_partitions() where outcome = 'completed' and until_at < now()",
+    )
+    .fetch_one(&cluster.db)
+    .await
+    .unwrap();
+    assert_eq!(purged, None, "not even when asked for directly");
     let said = runlane(&cluster, &["purge"], &[]).await;
     assert!(said.contains("12 jobs") && said.contains("kept") && said.contains("Purged 0 jobs: "), "{said}");
     assert_eq!(count(&cluster, "select count(*) from archived_job_completed").await, 12);

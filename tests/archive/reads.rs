@@ -40,6 +40,7 @@ async fn a_run_reads_the_same_hot_half_archived_and_archived() {
     let hot = everything(&cluster, &run).await;
     assert_eq!(hot[0][0][0]["totalCount"], 25, "24 probes and an analysis");
     assert_eq!(hot[0][4][0]["totalCount"], 12);
+    assert_eq!(hot[0][4][2]["nodes"].as_array().unwrap().len(), 2, "the last of 12 transcripts by 5");
 
     let mut moved = 0;
     for part in [5, 10, 4] {
