@@ -3,11 +3,14 @@
 
 mod api;
 mod archive;
+mod audit;
 mod cli;
 mod control;
+mod deadletters;
 mod embedded;
 mod executor;
 mod http;
+mod nodes;
 mod queue;
 mod quickstart;
 mod reads;

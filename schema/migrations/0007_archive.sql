@@ -25,7 +25,6 @@ drop index run_by_status;
 create index run_by_status on run (status, seq) where deleted_at is null;
 create index run_deleted on run (deleted_at) where deleted_at is not null;
 create index definition_deleted on definition (deleted_at) where deleted_at is not null;
-create index dead_letter_of_run on dead_letter (run_id);
 
 create table archived_job (
     id                 bigint not null,

@@ -7,7 +7,7 @@ use super::access::{not_found, parse_id, require_admin, require_writer};
 use super::{Entity, Error, Result, Service};
 use crate::domain::view::Run;
 use crate::domain::{Requester, RunAction};
-use crate::store::{DefinitionHead, Deleted, RunHead};
+use crate::store::{DefinitionHead, Deleted, GoingOn, RunHead};
 
 /// What was deleted, and until when that can be undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Service {
     /// Hides a run that has ended from every query, list and count.
     ///
     /// # Errors
-    /// FORBIDDEN, NOT_FOUND, RUN_STATE_ERROR; CONFLICT while dead letters of it are open.
+    /// FORBIDDEN, NOT_FOUND, RUN_STATE_ERROR; CONFLICT while dead letters of it are open, or jobs of it go on.
     pub async fn delete_run(&self, requester: &Requester, id: &str) -> Result<Deletion> {
         require_writer(requester)?;
         let run: Uuid = parse_id(Entity::Run, id)?;
@@ -34,7 +34,7 @@ impl Service {
         let outcome = self
             .store
             .acting_for(requester)
-            .delete_run(run, &requester.subject, move |run, open| allow_run(&who, run, open, &asked))
+            .delete_run(run, &requester.subject, move |run, going_on| allow_run(&who, run, going_on, &asked))
             .await
             .map_err(|e| self.failed(e))?;
         let deleted = outcome.ok_or_else(|| not_found(Entity::Run, id))??;
@@ -86,15 +86,23 @@ impl Service {
     }
 }
 
-fn allow_run(who: &Requester, run: &RunHead, open_dead_letters: i64, asked: &str) -> Result<()> {
+fn allow_run(who: &Requester, run: &RunHead, going_on: GoingOn, asked: &str) -> Result<()> {
     if !who.may_control(&run.created_by) {
         return Err(not_found(Entity::Run, asked));
     }
     run.status.allow(RunAction::Delete)?;
-    if open_dead_letters > 0 {
+    if going_on.jobs > 0 {
         return Err(Error::Conflict(format!(
-            "Cannot delete the run: {open_dead_letters} dead letter(s) of it are still to be looked into. Resolve or \
-             redrive them first."
+            "Cannot delete the run: {} job(s) of it, analyses included, still wait or run. Wait for them, or cancel \
+             them first.",
+            going_on.jobs
+        )));
+    }
+    if going_on.open_dead_letters > 0 {
+        return Err(Error::Conflict(format!(
+            "Cannot delete the run: {} dead letter(s) of it are still to be looked into. Resolve or \
+             redrive them first.",
+            going_on.open_dead_letters
         )));
     }
     Ok(())

@@ -5,10 +5,14 @@
 
 mod access;
 mod control;
+mod dead_letters;
 mod definitions;
 mod deletion;
 mod error;
+mod history;
 mod jobs;
+mod lanes;
+mod nodes;
 mod queue;
 mod runs;
 mod start;

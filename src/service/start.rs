@@ -47,7 +47,8 @@ impl Service {
             if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
         let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids)?;
 
-        let (id, is_new) = match self.store.insert_run(&insert).await.map_err(|e| self.failed(e))? {
+        let inserted = self.store.acting_for(requester).insert_run(&insert).await;
+        let (id, is_new) = match inserted.map_err(|e| self.failed(e))? {
             Inserted::Created => (insert.id, true),
             Inserted::NoDefinition => return Err(not_found(Entity::Definition, &asked)),
             Inserted::Exists { is_deleted: true, .. } => {

@@ -21,6 +21,15 @@ pub struct Deleted {
     pub by: String,
 }
 
+/// What of a run is not over, although the run may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GoingOn {
+    /// Dead letters that somebody is to look into.
+    pub open_dead_letters: i64,
+    /// Jobs that wait or run, analyses included.
+    pub jobs: i64,
+}
+
 /// A definition as a decision needs it, locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionHead {
@@ -31,7 +40,7 @@ pub struct DefinitionHead {
 }
 
 impl Store {
-    /// Hides a run if `allow` agrees, which is told how many dead letters of it are open. `None`: there is no such run.
+    /// Hides a run if `allow` agrees, which is told what of it is still going on. `None`: there is no such run.
     /// `Some(Err)`: refused, nothing changed.
     ///
     /// # Errors
@@ -40,7 +49,7 @@ impl Store {
         &self,
         id: Uuid,
         by: &str,
-        allow: impl Fn(&RunHead, i64) -> Result<(), E> + Send + Sync + 'static,
+        allow: impl Fn(&RunHead, GoingOn) -> Result<(), E> + Send + Sync + 'static,
     ) -> Result<Option<Result<Deleted, E>>> {
         let (allow, by) = (Arc::new(allow), Arc::<str>::from(by));
         in_transaction(self, move |c| {
@@ -52,13 +61,16 @@ impl Store {
                     .fetch_all(&mut *c)
                     .await?;
                 let Some(run) = lock_run(c, id).await? else { return Ok(None) };
-                let open = sqlx::query_scalar!(
-                    r#"select count(*) as "n!" from dead_letter where run_id = $1 and status = 'pending'"#,
+                let going_on = sqlx::query_as!(
+                    GoingOn,
+                    r#"select (select count(*) from dead_letter where run_id = $1 and status = 'pending')
+                              as "open_dead_letters!",
+                              (select coalesce(sum(pending + active), 0) from lane where run_id = $1) as "jobs!""#,
                     id
                 )
                 .fetch_one(&mut *c)
                 .await?;
-                if let Err(refused) = allow(&run, open) {
+                if let Err(refused) = allow(&run, going_on) {
                     return Ok(Some(Err(refused)));
                 }
                 let at = sqlx::query_scalar!(

@@ -4,18 +4,26 @@
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
 mod archive;
+mod audit;
 mod control;
+mod dead_letters;
 mod definitions;
 mod deletion;
 mod error;
+mod heartbeat;
+mod history;
 mod jobs;
+mod lanes;
 mod listener;
 mod migrate;
+mod node_acts;
 mod nodes;
 mod pool;
 mod progress;
 mod queue;
+mod queue_pause;
 mod queue_status;
+mod restore;
 mod results;
 mod retry;
 mod runs;
@@ -27,14 +35,18 @@ mod waiting;
 
 pub use archive::{Archivable, ArchivePartition, PartitionContent};
 pub use control::{JobChange, JobHead, RunChange, RunHead};
+pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
-pub use deletion::{DefinitionHead, Deleted};
+pub use deletion::{DefinitionHead, Deleted, GoingOn};
 pub use error::{Error, Result};
+pub use heartbeat::{Beat, Heartbeat, Missed, Pulse};
 pub use listener::{Listener, Notice};
 pub use migrate::{MigrateError, migrate};
-pub use nodes::{Lease, NewNode, Rescued};
+pub use node_acts::{JobRelease, NodeChange};
+pub use nodes::{NewNode, Rescued};
 pub use pool::{PoolSettings, connect, reach};
-pub use queue::Claimed;
+pub use queue::{Claimed, Interruption};
+pub use restore::RestoredRun;
 pub use scenarios::ScenarioKey;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;

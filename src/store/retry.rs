@@ -15,7 +15,8 @@ pub(super) async fn retry_failed(
 ) -> Result<()> {
     let of_probes = job.is_none_or(|j| !j.kind.is_analysis());
     let reopens = of_probes && run.status == RunStatus::Failed;
-    unarchive(c, run, lanes, job, reopens).await?;
+    // A single job has been taken back before.
+    unarchive(c, run, lanes, job.is_none(), reopens).await?;
     if reopens {
         sqlx::query_file!("src/store/sql/reopen_lanes.sql", run.id).execute(&mut *c).await?;
     }
@@ -36,25 +37,31 @@ pub(super) async fn retry_failed(
     wake(c).await
 }
 
-/// Brings back from the archive what a retry changes: the failed jobs of these lanes (or the one job), and, where the
-/// run's guard had closed its lanes, what was cancelled by that.
+/// Brings a job back from the archive, if it is there.
+pub(super) async fn take_back(c: &mut PgConnection, job: i64) -> Result<()> {
+    sqlx::query!("select unarchive_jobs(array[$1::bigint])", job).fetch_one(c).await?;
+    Ok(())
+}
+
+/// Brings back from the archive what a retry changes: the failed jobs of these lanes, and, where the run's guard had
+/// closed its lanes, what was cancelled by that.
 async fn unarchive(
     c: &mut PgConnection,
     run: &RunHead,
     lanes: &[i64],
-    job: Option<&JobHead>,
+    all: bool,
     reopens: bool,
 ) -> Result<()> {
     sqlx::query!(
         "select unarchive_jobs(array(
             select a.id from archived_job_failed a
-             where a.lane_id = any ($1) and ($2::bigint is null or a.id = $2)
+             where $2 and a.lane_id = any ($1)
             union all
             select a.id from lane l join archived_job_cancelled a on a.lane_id = l.id
              where $3 and l.run_id = $4 and not l.is_open
                and a.finished_at >= l.closed_at and not a.cancel_requested))",
         lanes,
-        job.map(|j| j.id),
+        all,
         reopens,
         run.id
     )

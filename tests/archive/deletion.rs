@@ -4,7 +4,7 @@ use runlane::domain::Role;
 use serde_json::{Value, json};
 
 use super::{BY_HAND, archive, count, finished_run};
-use crate::control::support::{act, mutation, probes, snapshot};
+use crate::control::support::{act, did, is_analysis, mutation, probes, snapshot};
 use crate::support::app::{Answer, Cluster, PATIENCE};
 
 const DELETE: &str = "mutation($id: ID!) { it: deleteRun(id: $id) { id deletedAt deletedBy removedAfter } }";
@@ -49,6 +49,8 @@ async fn a_deleted_run_is_as_unknown_until_an_admin_restores_it() {
                 "definition": { "runs": { "totalCount": 0 } } })
     );
     assert_eq!(snapshot(&cluster, &run).await, Value::Null);
+    let letters = cluster.admin("{ deadLetters { totalCount nodes { id } } }", json!({})).await;
+    assert_eq!(letters.data()["deadLetters"], json!({ "totalCount": 0, "nodes": [] }));
     let found = cluster.admin("query($id: ID!) { job(id: $id) { id } }", json!({ "id": job })).await;
     assert_eq!(found.data()["job"], Value::Null);
     for (call, id) in [
@@ -74,7 +76,7 @@ async fn a_deleted_run_is_as_unknown_until_an_admin_restores_it() {
     after.0["revision"] = before.0["revision"].clone();
     assert_eq!(after, before);
     let acts: Vec<(String, String)> = sqlx::query_as(
-        "select actor, action from audit where subject_id = $1 and action like '%Run' order by id",
+        "select actor, action from audit where subject_id = $1 and action in ('deleteRun', 'restoreRun') order by id",
     )
     .bind(&run)
     .fetch_all(&cluster.db)
@@ -97,23 +99,15 @@ async fn only_what_has_ended_and_is_not_looked_into_can_be_deleted() {
     assert_eq!(definition_refused.code(), "CONFLICT");
 
     let run = finished_run(&mut cluster).await;
-    cluster.until_status(&waiting, "COMPLETED").await;
-    sqlx::query(
-        "insert into dead_letter (job_id, epoch, run_id, lane_id, kind, reason, error_code, error_message,
-                                  original_state, snapshot, attempts)
-         select j.id, 0, l.run_id, l.id, l.kind, 'non_retryable', 'validation', 'm', 'failed', '{}', '[]'
-           from job j join lane l on l.id = j.lane_id where j.state = 'failed' limit 1",
-    )
-    .execute(&cluster.db)
-    .await
-    .unwrap();
+    cluster.until(&waiting, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
+    sqlx::query(super::OPEN_DEAD_LETTER).execute(&cluster.db).await.unwrap();
     assert_eq!(delete(&cluster, "root", Role::Admin, &run).await.code(), "CONFLICT");
-    sqlx::query(
-        "update dead_letter set status = 'manually_resolved', resolved_at = now(), resolved_by = 'root'",
-    )
-    .execute(&cluster.db)
-    .await
-    .unwrap();
+    super::resolve(&cluster).await;
+    crate::control::support::queue(&cluster, "pauseQueue").await;
+    did(&cluster, "startAnalysis(runId: $id, kind: DEEP)", &run).await;
+    assert_eq!(delete(&cluster, "root", Role::Admin, &run).await.code(), "CONFLICT", "an analysis waits");
+    crate::control::support::queue(&cluster, "resumeQueue").await;
+    cluster.until(&run, "analysed deeply", |s| is_analysis(s, "DEEP", "COMPLETED")).await;
     delete(&cluster, "root", Role::Admin, &run).await.data();
 
     // The key of a deleted run starts no second one.
@@ -166,7 +160,7 @@ async fn what_was_deleted_goes_in_small_steps_and_nothing_else_does() {
     while steps.last() != Some(&0) {
         steps.push(step("run", "0").await);
     }
-    assert_eq!(steps, [7, 7, 7, 5, 0], "24 probes, an analysis and the run");
+    assert_eq!(steps, [7, 7, 7, 7, 7, 2, 0], "24 probes, an analysis, 11 dead letters and the run");
     assert_eq!((step("definition", "0").await, step("definition", "0").await), (7, 6));
     assert_eq!(step("definition", "0").await, 0);
     for left in [

@@ -30,8 +30,25 @@ pub async fn finished_run(cluster: &mut Cluster) -> String {
     }
     let done = cluster.until(&run, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
     assert_eq!(counts(&done), [0, 0, 12, 11, 1]);
+    resolve(cluster).await;
     run
 }
+
+/// Somebody has looked into every dead letter.
+pub async fn resolve(cluster: &Cluster) {
+    sqlx::query(
+        "update dead_letter set status = 'permanently_failed', resolved_at = now(), resolved_by = 'root'
+          where status = 'pending'",
+    )
+    .execute(&cluster.db)
+    .await
+    .unwrap();
+}
+
+/// Somebody is to look into one dead letter (again).
+pub const OPEN_DEAD_LETTER: &str =
+    "update dead_letter set status = 'pending', resolved_at = null, resolved_by = null
+      where id = (select min(id) from dead_letter where redriven_at is null)";
 
 /// One step of the archive over all runs that have ended; returns how many jobs it moved.
 pub async fn archive(cluster: &Cluster, batch: i32) -> i32 {

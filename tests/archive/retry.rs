@@ -62,6 +62,7 @@ async fn a_run_that_its_guard_had_stopped_reopens_from_the_archive() {
     assert_eq!(archive(&cluster, 1_000).await, 0, "rows are still to be rewritten");
     let store = runlane::store::Store::new(cluster.db.clone());
     while store.settle_closed_lanes(5).await.unwrap() > 0 {}
+    super::resolve(&cluster).await;
     assert_eq!(archive(&cluster, 1_000).await, 12);
 
     let reopened = did(&cluster, "retryFailedJobs(runId: $id)", &run).await;
