@@ -6,6 +6,7 @@
 mod archive;
 mod claiming;
 mod inflight;
+mod leader;
 mod lease;
 mod listening;
 mod maintenance;
@@ -14,6 +15,7 @@ mod request;
 mod running;
 mod session;
 mod slots;
+mod staleness;
 mod verdict;
 mod writing;
 

@@ -15,6 +15,7 @@ mod lanes;
 mod nodes;
 mod queue;
 mod runs;
+mod staleness;
 mod start;
 mod waiting;
 

@@ -318,6 +318,7 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
     sqlx::query!(
         "update lane
             set cancelled = cancelled + pending, pending = 0, is_live = active > 0, is_paused = false,
+                held_at = null, hold_reason = null, hold_fingerprint = null,
                 is_open = kind <> 'probe:scenario',
                 closed_at = case when kind = 'probe:scenario' then clock_timestamp() end,
                 is_settled = kind <> 'probe:scenario' or pending = 0,

@@ -1,5 +1,6 @@
 //! What is archived can be retried as if it were not.
 
+use runlane::domain::leader::Duty;
 use serde_json::json;
 
 use super::{BY_HAND, archive, count, finished_run, mismatches};
@@ -61,7 +62,9 @@ async fn a_run_that_its_guard_had_stopped_reopens_from_the_archive() {
     let run = crate::control::guard::stopped(&cluster).await;
     assert_eq!(archive(&cluster, 1_000).await, 0, "rows are still to be rewritten");
     let store = runlane::store::Store::new(cluster.db.clone());
-    while store.settle_closed_lanes(5).await.unwrap() > 0 {}
+    let node = crate::staleness::register(&store).await;
+    let leader = store.take_leadership(Duty::Maintenance, node).await.unwrap().expect("nobody else leads");
+    while store.settle_closed_lanes(leader.term(), 5).await.unwrap() > 0 {}
     super::resolve(&cluster).await;
     assert_eq!(archive(&cluster, 1_000).await, 12);
 
