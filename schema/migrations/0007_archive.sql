@@ -42,6 +42,7 @@ create table archived_job (
     losses_alone       smallint not null,
     throttles          int not null,
     throttled_ms       bigint not null,
+    waits_since        timestamptz,
     run_at             timestamptz not null,
     claimed_at         timestamptz,
     finished_at        timestamptz not null,
@@ -79,12 +80,12 @@ create index archived_job_transcripts on archived_job_completed (lane_id, seq);
 -- Every job, hot or archived. Branches without conditions, so that a list takes each from its index, in order.
 create view any_job as
 select id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims, failures,
-       losses, losses_alone, throttles, throttled_ms, run_at, node_id, claimed_at, finished_at, error_code,
+       losses, losses_alone, throttles, throttled_ms, waits_since, run_at, node_id, claimed_at, finished_at, error_code,
        error_message, error_retryable, null::timestamptz as archived_at
   from job
 union all
 select id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims, failures,
-       losses, losses_alone, throttles, throttled_ms, run_at, null::uuid, claimed_at, finished_at, error_code,
+       losses, losses_alone, throttles, throttled_ms, waits_since, run_at, null::uuid, claimed_at, finished_at, error_code,
        error_message, error_retryable, archived_at
   from archived_job;
 comment on view any_job is 'Every job, hot or archived; archived_at tells which.';
@@ -225,11 +226,11 @@ begin
             )
             insert into archived_job
                    (id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims,
-                    failures, losses, losses_alone, throttles, throttled_ms, run_at, claimed_at, finished_at,
+                    failures, losses, losses_alone, throttles, throttled_ms, waits_since, run_at, claimed_at, finished_at,
                     error_code, error_message, error_retryable, archived_at, attempts, seq, model_version, turns,
                     usage, score, cost_usd, latency_ms, created_at)
             select g.id, g.lane_id, g.scenario_id, g.sample, g.state, g.is_suspect, g.cancel_requested, g.claims,
-                   g.epoch, g.epoch_claims, g.failures, g.losses, g.losses_alone, g.throttles, g.throttled_ms,
+                   g.epoch, g.epoch_claims, g.failures, g.losses, g.losses_alone, g.throttles, g.throttled_ms, g.waits_since,
                    g.run_at, g.claimed_at, g.finished_at, g.error_code, g.error_message, g.error_retryable, v_now,
                    coalesce(a.list, '[]'), t.seq, t.model_version, t.turns, t.usage, t.score, t.cost_usd,
                    t.latency_ms, t.created_at
@@ -258,11 +259,11 @@ begin
         delete from archived_job a where a.id = any (p_jobs) returning a.*
     ), back as (
         insert into job (id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch,
-                         epoch_claims, failures, losses, losses_alone, throttles, throttled_ms, run_at, claimed_at,
+                         epoch_claims, failures, losses, losses_alone, throttles, throttled_ms, waits_since, run_at, claimed_at,
                          finished_at, error_code, error_message, error_retryable)
         overriding system value
         select g.id, g.lane_id, g.scenario_id, g.sample, g.state, g.is_suspect, g.cancel_requested, g.claims, g.epoch,
-               g.epoch_claims, g.failures, g.losses, g.losses_alone, g.throttles, g.throttled_ms, g.run_at,
+               g.epoch_claims, g.failures, g.losses, g.losses_alone, g.throttles, g.throttled_ms, g.waits_since, g.run_at,
                g.claimed_at, g.finished_at, g.error_code, g.error_message, g.error_retryable
           from gone g
     ), tried as (
