@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod lane;
 mod local;
+mod restored;
 mod output;
 mod run;
 mod schema;
@@ -50,6 +51,8 @@ enum Command {
     Work,
     /// Bring the database's schema to this version.
     Migrate,
+    /// Show what a restored database may run a second time.
+    Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
@@ -124,6 +127,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
+        Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }
