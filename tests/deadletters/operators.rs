@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::support::{acts, assert_entries_match_jobs, entries, failed_run};
 use crate::cli::process::{Home, finish};
-use crate::control::support::{counts, queue};
+use crate::control::support::{counts, is_analysis, queue};
+use crate::queue::support::{assert_books_balance, until_sql};
 use crate::support::app::Cluster;
 
 /// What a command prints.
@@ -168,5 +169,39 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
     let ended = process.wait_with_output().await.unwrap();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_that_is_killed_has_done_whole_batches_and_a_repeat_does_the_rest() {
+    const JOBS: i64 = 300;
+    let (home, cluster) = (Home::new(), Cluster::start().await);
+    let run = failed_run(&cluster, JOBS as usize).await;
+    cluster.until(&run, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
+    queue(&cluster, "pauseQueue").await;
+    let mut command = home.configured(&["deadletter", "redrive", "--run", &run], &cluster.url);
+    let mut process = command.env("RUNLANE_REDRIVE_BATCH", "1").spawn().unwrap();
+    until_sql(&cluster.db, "on its way", "select count(*) >= 20 from dead_letter where status <> 'pending'")
+        .await;
+    process.kill().await.unwrap();
+    // What its connection was doing when it died is done or undone when the connection is gone.
+    until_sql(
+        &cluster.db,
+        "alone",
+        "select count(*) = 0 from pg_stat_activity
+          where datname = current_database() and application_name = 'runlane command'",
+    )
+    .await;
+    let [pending, _, _, failed, _] = counts(&cluster.state(&run).await);
+    assert!((20..JOBS).contains(&pending), "it was killed on its way: {pending}");
+    assert_eq!(pending + failed, JOBS);
+    assert_books_balance(&cluster.db).await;
+    assert_entries_match_jobs(&cluster.db).await;
+
+    let rest = json_of(&home, &cluster, &["deadletter", "redrive", "--run", &run]).await;
+    assert_eq!(rest["redriven"], failed);
+    assert_eq!(counts(&cluster.state(&run).await), [JOBS, 0, 0, 0, 0]);
+    assert_books_balance(&cluster.db).await;
+    assert_entries_match_jobs(&cluster.db).await;
     cluster.stop().await;
 }
