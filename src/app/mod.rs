@@ -4,6 +4,7 @@ mod health;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -72,6 +73,7 @@ pub struct App {
     orchestrator: Option<JoinHandle<()>>,
     executor: Option<Arc<Executor>>,
     registered: Arc<Notify>,
+    is_draining: Arc<AtomicBool>,
     pools: Pools,
 }
 
@@ -191,6 +193,7 @@ impl App {
             orchestrator: None,
             executor: None,
             registered: Arc::new(Notify::new()),
+            is_draining: Arc::default(),
             pools: pools.clone(),
         };
         let mut registry = Registry::default();
@@ -218,6 +221,7 @@ impl App {
             lease_store: pools.lease.clone(),
             executor: Arc::clone(&executor),
             metrics,
+            is_draining: Arc::clone(&self.is_draining),
         };
         self.executor = Some(executor);
         self.orchestrator = Some(tokio::spawn(orchestrator::run(
@@ -249,6 +253,7 @@ impl App {
             api_max: config.numbers.api_pool_size,
             orchestrator_max: config.numbers.orchestrator_pool_size,
             shutdown: self.shutdown.clone(),
+            is_draining: Arc::clone(&self.is_draining),
         };
         let options = HttpOptions::from_config(config);
         let router = crate::http::router(schema, Arc::new(authority), probes, Arc::new(registry), options);

@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod lane;
 mod local;
+mod node;
 mod output;
 mod restored;
 mod run;
@@ -60,6 +61,8 @@ enum Command {
     DeadLetter(dead_letter::Arguments),
     /// Look at lanes: the jobs of one run that share a kind and a model.
     Lane(lane::Arguments),
+    /// Look after the nodes of an installation.
+    Node(node::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
@@ -102,10 +105,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(
-        cli.command,
-        Command::Demo | Command::DeadLetter(_) | Command::Lane(_) | Command::WithDatabase(_)
-    );
+    let is_quiet = !matches!(cli.command, Command::Dev | Command::Serve { .. } | Command::Work);
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -126,6 +126,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
+        Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {

@@ -170,6 +170,24 @@ pub enum JobValidationError {
         /// The status of its run.
         run: super::run::RunStatus,
     },
+    /// Only a job that runs can be taken from its node.
+    #[error("Cannot release job {id} in {status} state: only a RUNNING job can be taken from its node")]
+    CannotRelease {
+        /// The job.
+        id: i64,
+        /// Its status when the action was refused.
+        status: TaskStatus,
+    },
+    /// The job runs under another claim.
+    #[error("Cannot release attempt {asked} of job {id}: it runs as attempt {current}")]
+    CannotReleaseAttempt {
+        /// The job.
+        id: i64,
+        /// The number of the claim that was meant.
+        asked: i32,
+        /// The number of the claim under which it runs.
+        current: i32,
+    },
 }
 
 impl JobValidationError {
@@ -179,7 +197,9 @@ impl JobValidationError {
         match self {
             Self::CannotCancel { status, .. }
             | Self::CannotRetry { status, .. }
-            | Self::CannotBury { status, .. } => Some(status),
+            | Self::CannotBury { status, .. }
+            | Self::CannotRelease { status, .. } => Some(status),
+            Self::CannotReleaseAttempt { .. } => Some(TaskStatus::Running),
             Self::CannotRetryInRun { .. } => None,
         }
     }
@@ -191,6 +211,7 @@ impl JobValidationError {
             Self::CannotCancel { .. } => "cancel",
             Self::CannotBury { .. } => "deadLetter",
             Self::CannotRetry { .. } | Self::CannotRetryInRun { .. } => "retry",
+            Self::CannotRelease { .. } | Self::CannotReleaseAttempt { .. } => "release",
         }
     }
 }

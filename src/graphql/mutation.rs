@@ -9,6 +9,7 @@ use super::definition::Definition;
 use super::enums::{AnalysisKind, CancelMode, RunPriority};
 use super::inputs::{CreateDefinitionInput, StartRunInput};
 use super::job::Job;
+use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
 use crate::domain::dead_letter::Redrive;
@@ -139,5 +140,34 @@ impl Mutation {
     /// Lets jobs start again; for admins.
     async fn resume_queue(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.resume_queue(ctx.requester()?).await?.into())
+    }
+
+    /// Lets a node finish what it runs and claim nothing more, for admins. It stays up, keeps its lease, and its
+    /// `/ready` says that it drains.
+    async fn drain_node(&self, ctx: &Context<'_>, id: ID) -> Result<Node> {
+        Ok(ctx.service()?.drain_node(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Lets a drained node claim again; for admins.
+    async fn undrain_node(&self, ctx: &Context<'_>, id: ID) -> Result<Node> {
+        Ok(ctx.service()?.undrain_node(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Gives every job of a node back to the queue at once, for admins; no attempt is burnt. A node that lives stops
+    /// them, and what it has done for them is lost; one that cannot be reached may go on for a while, and its results
+    /// change nothing. Drain it first, or it claims on.
+    async fn release_node(&self, ctx: &Context<'_>, id: ID) -> Result<Node> {
+        Ok(ctx.service()?.release_node(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Takes a job that runs away from its node and lets it wait again, for admins; no attempt is burnt.
+    async fn release_job(
+        &self,
+        ctx: &Context<'_>,
+        id: ID,
+        #[graphql(desc = "Only if this is the attempt that runs; left out, whichever it is.")]
+        attempt: Option<i32>,
+    ) -> Result<Job> {
+        Ok(ctx.service()?.release_job(ctx.requester()?, &id, attempt).await?.into())
     }
 }

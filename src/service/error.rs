@@ -24,6 +24,8 @@ pub enum Entity {
     Job,
     /// A dead letter.
     DeadLetter,
+    /// A node.
+    Node,
 }
 
 impl fmt::Display for Entity {
@@ -33,6 +35,7 @@ impl fmt::Display for Entity {
             Self::Run => "run",
             Self::Job => "job",
             Self::DeadLetter => "dead letter",
+            Self::Node => "node",
         })
     }
 }
