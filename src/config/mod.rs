@@ -7,6 +7,7 @@ mod example;
 mod kinds;
 mod numbers;
 mod source;
+mod staleness;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 pub use example::{Setting, env_example, settings};
 pub use kinds::KindPolicy;
 pub use numbers::Numbers;
+pub use staleness::Staleness;
 
 use crate::domain::JobKind;
 use kinds::kind_policy;
@@ -73,6 +75,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     /// Where the embedded PostgreSQL and other private files live.
     pub data_dir: PathBuf,
+    /// Where workers' private directories are made.
+    pub work_dir: PathBuf,
     /// Where PostgreSQL's programs are, for the embedded one.
     pub postgres_bin_dir: Option<PathBuf>,
     /// Which programs the embedded PostgreSQL may use.
@@ -97,6 +101,8 @@ pub struct Config {
     pub python: PathBuf,
     /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
     pub worker_env: Vec<String>,
+    /// How the search for what has taken too long works.
+    pub staleness: Staleness,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -124,9 +130,11 @@ impl Config {
         let numbers = Numbers::read(&mut source);
         let kinds =
             JobKind::ALL.iter().map(|&kind| (kind, kind_policy(&mut source, kind, &numbers))).collect();
+        let data_dir = PathBuf::from(source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()));
         let config = Self {
             database_url: source.text("DATABASE_URL").map(SecretString::from),
-            data_dir: source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()).into(),
+            work_dir: source.text("RUNLANE_WORK_DIR").map_or_else(|| data_dir.join("work"), PathBuf::from),
+            data_dir,
             postgres_bin_dir: source.text("RUNLANE_POSTGRES_BIN_DIR").map(Into::into),
             postgres_source: match source.text("RUNLANE_POSTGRES_SOURCE").as_deref() {
                 None | Some("auto") => PostgresSource::Auto,
@@ -160,6 +168,7 @@ impl Config {
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
+            staleness: staleness::staleness(&mut source),
             numbers,
             kinds,
         };

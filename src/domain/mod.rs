@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod crash;
 pub mod dead_letter;
 pub mod definition;
 pub mod error_code;
@@ -14,6 +15,7 @@ pub mod ids;
 pub mod job;
 pub mod json;
 pub mod lane;
+pub mod leader;
 pub mod limits;
 pub mod model_id;
 pub mod node;
@@ -24,6 +26,7 @@ pub mod request;
 pub mod requester;
 pub mod run;
 pub mod sampling;
+pub mod staleness;
 pub mod start_run;
 pub mod text_enum;
 pub mod validation;

@@ -4,7 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::crash::LaneHold;
 use super::job::JobKind;
+use super::staleness::StaleNote;
 use super::validation::shorten;
 
 /// The one reason that keeps a pending job from starting now; the first that holds, in this order.
@@ -22,6 +24,8 @@ pub enum WaitingReason {
         /// Why, in their words.
         reason: Option<String>,
     },
+    /// Too many jobs of its run and model crash.
+    LaneHeld(LaneHold),
     /// It waits for its next attempt.
     RetryAt {
         /// The earliest start.
@@ -66,6 +70,25 @@ pub enum WaitingReason {
     Next,
 }
 
+/// Why a job waits, and whether it has waited for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What keeps it from starting.
+    pub reason: WaitingReason,
+    /// That it is near the threshold at which it counts as stale, or beyond.
+    pub note: Option<StaleNote>,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        match self.note {
+            Some(note) => write!(f, " {note}"),
+            None => Ok(()),
+        }
+    }
+}
+
 fn time(at: &DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -85,6 +108,13 @@ impl fmt::Display for WaitingReason {
                     write!(f, " ({reason})")?;
                 }
                 f.write_str("; it starts after resumeQueue.")
+            }
+            Self::LaneHeld(LaneHold { since, reason }) => {
+                write!(
+                    f,
+                    "Its model is held in this run since {}: {reason}; it starts after releaseLane.",
+                    time(since)
+                )
             }
             Self::RetryAt { at, failures: 0 } => {
                 write!(f, "Its last attempt was lost; it runs again at {}.", time(at))
@@ -141,6 +171,10 @@ mod tests {
             (
                 WaitingReason::QueuePaused { by: None, reason: None },
                 "The whole queue is paused; it starts after resumeQueue.",
+            ),
+            (
+                WaitingReason::LaneHeld(LaneHold { since: at, reason: "5 of its jobs crash".into() }),
+                "Its model is held in this run since 2027-01-15T08:00:00Z: 5 of its jobs crash; it starts after releaseLane.",
             ),
             (
                 WaitingReason::RetryAt { at, failures: 2 },
