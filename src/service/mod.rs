@@ -24,6 +24,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 
 pub use error::{Entity, Error, Result};
+pub use lanes::LaneAndWhy;
 pub use start::Started;
 
 use crate::config::Config;

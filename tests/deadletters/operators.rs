@@ -102,6 +102,19 @@ async fn an_operator_sees_lanes_with_their_counters_and_why_they_wait() {
     }
     let table = says(&home, &cluster, &["lane", "list"]).await;
     assert!(table.contains("its next job waits because") && table.contains("paused"), "{table}");
+
+    sqlx::query(
+        "update lane set held_at = now(), hold_reason = 'crashes', hold_fingerprint = 'f' where id = $1",
+    )
+    .bind(id.parse::<i64>().unwrap())
+    .execute(&cluster.db)
+    .await
+    .unwrap();
+    let held = json_of(&home, &cluster, &["lane", "show", id]).await;
+    assert_eq!((&held["state"], &held["heldBecause"]), (&json!("held"), &json!("crashes")));
+    let released = json_of(&home, &cluster, &["lane", "release", id, "--as", "grace"]).await;
+    assert_eq!((&released["state"], &released["heldAt"]), (&json!("paused"), &json!(null)));
+    assert_eq!(acts(&cluster.db, "lane.released").await[0].0, "grace");
     let unknown = refusal(&home, &cluster, &["lane", "show", "4711"]).await;
     assert!(unknown.contains("no lane with the id 4711"), "{unknown}");
     cluster.stop().await;
