@@ -65,7 +65,7 @@ enum Command {
     /// Look at jobs that gave up, close them, and let them try again.
     #[command(name = "deadletter")]
     DeadLetter(dead_letter::Arguments),
-    /// Look at lanes: the jobs of one run that share a kind and a model.
+    /// Look at lanes, the jobs of one run that share a kind and a model, and release held ones.
     Lane(lane::Arguments),
     /// Look after the nodes of an installation.
     Node(node::Arguments),

@@ -26,6 +26,7 @@ use rand_chacha::ChaCha20Rng;
 
 pub use deletion::Deletion;
 pub use error::{Entity, Error, Result};
+pub use lanes::LaneAndWhy;
 pub use start::Started;
 
 use crate::config::Config;

@@ -192,7 +192,9 @@ fn push_subject(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
             .push_bind(job)
             .push(") and (a.subject_kind = 'run' or a.subject_kind = 'job' and a.subject_id = ")
             .push_bind(job.to_string())
-            .push(" or a.subject_kind = 'lane' and a.subject_id = (select j.lane_id::text from any_job j where j.id = ")
+            .push(" or a.subject_kind = 'dead_letter' and a.subject_id in (select d.id::text from dead_letter d where d.job_id = ")
+            .push_bind(job)
+            .push(") or a.subject_kind = 'lane' and a.subject_id = (select j.lane_id::text from any_job j where j.id = ")
             .push_bind(job)
             .push("))"),
         HistoryOf::Node(node) => {

@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use super::push_conditions;
 use crate::domain::dead_letter::{DeadLetterStatus, Redrive, RedriveObstacle, Redriven, Resolution};
 use crate::domain::{JobState, RunStatus};
+use crate::store::audit::{job_facts, record_job_change};
 use crate::store::transaction::in_transaction;
 use crate::store::{JobHead, Result, RunHead, Store};
 
@@ -173,17 +174,20 @@ impl Store {
                 };
                 let status: RunStatus = row.status.parse()?;
                 let run = RunHead { id: row.run_id, status, created_by: row.created_by };
-                if let Err(refused) = allow(&JobHead { id, state, kind: row.kind.parse()?, run }) {
+                let head = JobHead { id, state, kind: row.kind.parse()?, run };
+                if let Err(refused) = allow(&head) {
                     return Ok(Some(Err(refused)));
                 }
+                let before = job_facts(c, id).await?;
                 sqlx::query!(
                     "select bury_jobs(array[$1::bigint], 'manual_dlq', 'manual_dlq', $2, $3)",
                     id,
                     why,
                     metadata
                 )
-                .fetch_all(c)
+                .fetch_all(&mut *c)
                 .await?;
+                record_job_change(c, "deadLetterJob", id, head.run.id, before).await?;
                 Ok(Some(Ok(())))
             })
         })
