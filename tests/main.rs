@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod api;
+mod audit;
 mod cli;
 mod control;
 mod deadletters;
 mod embedded;
 mod executor;
 mod http;
+mod nodes;
 mod queue;
 mod quickstart;
 mod reads;

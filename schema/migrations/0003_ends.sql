@@ -2,7 +2,7 @@
 -- is that of 0002_claims.sql.
 
 -- Makes an analysis of a run wait to be computed (anew). Nothing changes while one of the kind waits or runs. Whoever
--- calls holds the locks that come before.
+-- calls holds the locks that come before. That one is computed anew is recorded.
 create function start_analysis(p_run uuid, p_kind job_kind) returns void language plpgsql as $$
 declare
     v_lane lane;
@@ -39,6 +39,8 @@ begin
                is_paused = (select r.status = 'PAUSED' from run r where r.id = p_run),
                version = l.version + 1, updated_at = v_now
          where l.id = v_lane.id;
+        perform record_act('analysis.restarted', 'job', j.id::text, p_run, null, jsonb_build_object('epoch', j.epoch))
+           from job j where j.lane_id = v_lane.id;
     end if;
     perform pg_notify('runlane_wake', '');
 end
@@ -267,8 +269,36 @@ begin
 end
 $$;
 
+-- Gives claims of a node back to the queue because a person said so; burns nothing. Returns those that it still held.
+create function release_claims(p_node uuid, p_job bigint[], p_number int[])
+returns table (job_id bigint, state job_state) language sql as $$
+    select e.job_id, e.state
+      from cardinality(p_job) as n
+     cross join lateral end_attempts(
+        p_node, p_job, p_number,
+        array_fill('released'::attempt_outcome, array[n]), array_fill(0::bigint, array[n]),
+        array_fill(null::text, array[n]), array_fill(null::text, array[n]), array_fill(null::boolean, array[n]),
+        array_fill(null::text, array[n]), array_fill(null::jsonb, array[n]), array_fill(null::jsonb, array[n]),
+        array_fill(false, array[n]), array_fill(false, array[n])) as e
+     where n > 0
+$$;
+
+-- Since when leases can be judged: the start of the server, its recovery from a crash, or its promotion.
+create function leases_watched_since() returns timestamptz language plpgsql as $$
+declare
+    v_since timestamptz;
+begin
+    select w.since into v_since from lease_watch w;
+    if not found then
+        insert into lease_watch (since) values (clock_timestamp()) on conflict (id) do nothing;
+        v_since := clock_timestamp();
+    end if;
+    return greatest(v_since, pg_postmaster_start_time());
+end
+$$;
+
 -- Gives the jobs of nodes whose lease has run out, or whose row is gone, back to the queue, and returns them. Nobody
--- judges leases within one lease of PostgreSQL's own start: while it was down nobody could renew.
+-- judges leases within one lease of PostgreSQL's own start or promotion: while it was down nobody could renew.
 create function rescue_jobs(p_lease_ms bigint)
 returns table (node_id uuid, job_id bigint, number int, lane_id bigint, run_id uuid, batch_id uuid, request_id text)
 language plpgsql as $$
@@ -279,7 +309,7 @@ declare
     v_claims int[];
     v_n      int;
 begin
-    if pg_postmaster_start_time() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
+    if leases_watched_since() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
         return;
     end if;
     v_nodes := array(select n.id from node n where n.lease_until < clock_timestamp()
@@ -322,6 +352,7 @@ begin
               join run r on r.id = l.run_id;
         end if;
         delete from node n where n.id = v_node;
+        perform record_act('node.lost', 'node', v_node::text, null, null, jsonb_build_object('jobsGivenBack', v_n));
     end loop;
 end
 $$;

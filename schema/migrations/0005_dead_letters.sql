@@ -318,3 +318,20 @@ begin
      where r.id = any (v_reopen) and r.status in ('COMPLETED', 'FAILED');
 end
 $$;
+
+-- Closes a pending entry by hand. The job is left alone.
+create function resolve_dead_letter(p_id bigint, p_status dlq_resolution_status, p_notes text, p_metadata jsonb)
+returns void language plpgsql as $$
+declare
+    v_entry dead_letter;
+begin
+    update dead_letter d
+       set status = p_status, resolved_at = clock_timestamp(), resolved_by = acting(), notes = p_notes,
+           metadata = d.metadata || coalesce(p_metadata, '{}')
+     where d.id = p_id and d.status = 'pending'
+    returning * into strict v_entry;
+    perform record_act('resolveDeadLetter', 'dead_letter', p_id::text, v_entry.run_id,
+                       jsonb_build_object('status', 'pending'),
+                       jsonb_build_object('status', p_status, 'jobId', v_entry.job_id), p_notes);
+end
+$$;

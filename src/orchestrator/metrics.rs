@@ -42,6 +42,8 @@ pub struct Metrics {
     renewals_failed: Counter,
     stale: Family<HealthLabel, Gauge>,
     staleness: Family<StepLabel, Counter>,
+    leases_endangered: Counter,
+    leases_lost: Counter,
 }
 
 impl Metrics {
@@ -68,6 +70,16 @@ impl Metrics {
             "runlane_staleness_acts",
             "Jobs and runs that were warned about, reported or acted upon as stale",
             self.staleness.clone(),
+        );
+        registry.register(
+            "runlane_leases_endangered",
+            "Times that half of the lease went by without a renewal",
+            self.leases_endangered.clone(),
+        );
+        registry.register(
+            "runlane_leases_lost",
+            "Leases that were taken, or given up because they ran out",
+            self.leases_lost.clone(),
         );
     }
 
@@ -105,5 +117,13 @@ impl Metrics {
 
     pub(super) fn renewal_failed(&self) {
         self.renewals_failed.inc();
+    }
+
+    pub(super) fn lease_endangered(&self) {
+        self.leases_endangered.inc();
+    }
+
+    pub(super) fn lease_lost(&self) {
+        self.leases_lost.inc();
     }
 }

@@ -132,3 +132,17 @@ async fn what_is_cancelled_by_its_lane_is_not_given_up() {
     assert_books_balance(&cluster.db).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_in_a_cancelled_run_has_not_used_up_its_retries() {
+    let cluster = Cluster::start().await;
+    let slow = ["mock/echo?failFirst=9&delayMs=1000"];
+    let run = cluster.run(&cluster.definition(1).await, &slow, json!({})).await;
+    cluster.until(&run, "started", |s| s["progress"]["active"] == 1).await;
+    cluster.user("mutation($id: ID!) { cancelRun(id: $id) { id } }", json!({ "id": run })).await.data();
+    cluster.until(&run, "ended", |s| s["progress"]["failed"] == 1).await;
+    let entry = entries(&cluster.db).await.swap_remove(0);
+    assert_eq!((entry.reason.as_str(), entry.error_code.as_str()), ("non_retryable", "network"));
+    assert_entries_match_jobs(&cluster.db).await;
+    cluster.stop().await;
+}

@@ -1,9 +1,10 @@
 //! What the tests of dead letters share.
 
-use serde_json::Value;
+use runlane::domain::Role;
+use serde_json::{Value, json};
 use sqlx::{FromRow, PgPool};
 
-use crate::support::app::Cluster;
+use crate::support::app::{Answer, Cluster};
 
 /// Retries come at once, and little is retried.
 pub const QUICK: [(&str, &str); 3] = [
@@ -19,14 +20,12 @@ pub const REFUSED: &str = "mock/echo?fail=validation";
 #[derive(Debug, Clone, FromRow)]
 pub struct Entry {
     pub id: i64,
-    pub job_id: i64,
     pub epoch: i32,
     pub owner: String,
     pub model: Option<String>,
     pub reason: String,
     pub status: String,
     pub error_code: String,
-    pub fingerprint: String,
     pub original_state: String,
     pub snapshot: Value,
     pub attempts: Value,
@@ -37,8 +36,8 @@ pub struct Entry {
 /// All entries, oldest first.
 pub async fn entries(db: &PgPool) -> Vec<Entry> {
     sqlx::query_as(
-        "select id, job_id, epoch, owner, model, reason::text as reason, status::text as status, error_code,
-                fingerprint, original_state::text as original_state, snapshot, attempts, metadata, resolved_by
+        "select id, epoch, owner, model, reason::text as reason, status::text as status, error_code,
+                original_state::text as original_state, snapshot, attempts, metadata, resolved_by
            from dead_letter order by id",
     )
     .fetch_all(db)
@@ -76,7 +75,59 @@ pub async fn acts(db: &PgPool, action: &str) -> Vec<(String, String, Option<Valu
 
 /// Makes a run of `n` jobs that all fail for good; returns it when it has completed.
 pub async fn failed_run(cluster: &Cluster, n: usize) -> String {
-    let run = cluster.run(&cluster.definition(n).await, &[REFUSED], serde_json::json!({})).await;
+    let run = cluster.run(&cluster.definition(n).await, &[REFUSED], json!({})).await;
     cluster.until_status(&run, "COMPLETED").await;
     run
 }
+
+/// What the tests look at in an entry.
+const ENTRY: &str =
+    "id jobId runId type modelId reason status errorCode errorMessage fingerprint originalStatus epoch
+    snapshot attempts metadata createdAt resolvedAt resolvedBy notes redrivenAt";
+
+/// The entries that this person sees with this filter: the first page as it is answered.
+pub async fn listed(cluster: &Cluster, who: (&str, Role), filter: Value) -> Value {
+    let query = format!(
+        "query($filter: DeadLetterFilter) {{ deadLetters(filter: $filter, first: 100) {{
+            totalCount nodes {{ {ENTRY} }} byReason {{ reason count }}
+            byFingerprint {{ fingerprint count errorCode exampleMessage exampleId }} }} }}"
+    );
+    let answer = cluster.ask(who.0, who.1, &query, json!({ "filter": filter })).await;
+    answer.data()["deadLetters"].clone()
+}
+
+/// Closes an entry as this person.
+pub async fn resolve(cluster: &Cluster, who: (&str, Role), id: &str, more: Value) -> Answer {
+    let query = format!(
+        "mutation($id: ID!, $resolution: DeadLetterResolution!, $notes: String, $metadata: JSON) {{
+            resolveDeadLetter(id: $id, resolution: $resolution, notes: $notes, metadata: $metadata) {{ {ENTRY} }} }}"
+    );
+    let mut variables = json!({ "id": id });
+    for (key, value) in more.as_object().unwrap() {
+        variables[key] = value.clone();
+    }
+    cluster.ask(who.0, who.1, &query, variables).await
+}
+
+const REDRIVE: &str = "mutation($filter: DeadLetterFilter!, $rate: Int, $dry: Boolean! = false) {
+    redriveDeadLetters(filter: $filter, ratePerMinute: $rate, dryRun: $dry) {
+        matched redriven skipped { why count } runs finishesAt dryRun } }";
+
+/// Redrives as this person.
+pub async fn redrive(cluster: &Cluster, who: (&str, Role), variables: Value) -> Answer {
+    cluster.ask(who.0, who.1, REDRIVE, variables).await
+}
+
+/// Redrives as `ada`, who owns the tests' runs; returns the report.
+#[track_caller]
+pub fn redriven(cluster: &Cluster, variables: Value) -> impl Future<Output = Value> + '_ {
+    let at = std::panic::Location::caller();
+    async move {
+        let answer = redrive(cluster, ADA, variables).await;
+        assert!(answer.body.get("errors").is_none(), "{at}: {}", answer.body);
+        answer.body["data"]["redriveDeadLetters"].clone()
+    }
+}
+
+/// The owner of the tests' runs.
+pub const ADA: (&str, Role) = ("ada", Role::User);
