@@ -95,23 +95,6 @@ impl Query {
         Ok(ctx.service()?.queue_status().await?.into())
     }
 
-    /// The jobs that wait or run for long: near the threshold at which they count as stale, or beyond. Of everybody,
-    /// so for admins and viewers; lane by lane, in each the oldest first.
-    #[graphql(complexity = "list_cost(first, child_complexity)")]
-    async fn staleness(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "Only jobs like this.")] filter: Option<StalenessFilter>,
-    ) -> Result<Connection<StaleJob>> {
-        let page = page_request::<staleness::StaleJob>(ctx, first, after.as_deref())?;
-        let service = ctx.service()?;
-        let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
-        let jobs = service.staleness(ctx.requester()?, &filter, &page).await?;
-        Ok(Connection::new(jobs, StaleJob::from))
-    }
-
     /// What happened, newest first: acts of people, changes by the system, and attempts, of one run, one job or one
     /// node; of everything, without attempts, when none is named. Null for what you may not see. Nodes and everything
     /// are for viewers and admins.
@@ -140,5 +123,22 @@ impl Query {
     /// The node with this id, for viewers and admins; null when there is none any more.
     async fn node(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Ok(ctx.service()?.node(ctx.requester()?, &id).await?.map(Node::from))
+    }
+
+    /// The jobs that wait or run for long: near the threshold at which they count as stale, or beyond. Of everybody,
+    /// so for admins and viewers; lane by lane, in each the oldest first.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn staleness(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "Only jobs like this.")] filter: Option<StalenessFilter>,
+    ) -> Result<Connection<StaleJob>> {
+        let page = page_request::<staleness::StaleJob>(ctx, first, after.as_deref())?;
+        let service = ctx.service()?;
+        let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
+        let jobs = service.staleness(ctx.requester()?, &filter, &page).await?;
+        Ok(Connection::new(jobs, StaleJob::from))
     }
 }

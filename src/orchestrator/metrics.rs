@@ -40,10 +40,10 @@ pub struct Metrics {
     ended: Family<OutcomeLabel, Counter>,
     late: Counter,
     renewals_failed: Counter,
-    stale: Family<HealthLabel, Gauge>,
-    staleness: Family<StepLabel, Counter>,
     leases_endangered: Counter,
     leases_lost: Counter,
+    stale: Family<HealthLabel, Gauge>,
+    staleness: Family<StepLabel, Counter>,
 }
 
 impl Metrics {
@@ -62,16 +62,6 @@ impl Metrics {
             self.renewals_failed.clone(),
         );
         registry.register(
-            "runlane_stale_jobs",
-            "Jobs near their staleness threshold or beyond, counted up to RUNLANE_COUNT_MAX by the node that leads; 0 on others",
-            self.stale.clone(),
-        );
-        registry.register(
-            "runlane_staleness_acts",
-            "Jobs and runs that were warned about, reported or acted upon as stale",
-            self.staleness.clone(),
-        );
-        registry.register(
             "runlane_leases_endangered",
             "Times that half of the lease went by without a renewal",
             self.leases_endangered.clone(),
@@ -80,6 +70,16 @@ impl Metrics {
             "runlane_leases_lost",
             "Leases that were taken, or given up because they ran out",
             self.leases_lost.clone(),
+        );
+        registry.register(
+            "runlane_stale_jobs",
+            "Jobs near their staleness threshold or beyond, counted up to RUNLANE_COUNT_MAX by the node that leads; 0 on others",
+            self.stale.clone(),
+        );
+        registry.register(
+            "runlane_staleness_acts",
+            "Jobs and runs that were warned about, reported or acted upon as stale",
+            self.staleness.clone(),
         );
     }
 

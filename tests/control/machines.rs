@@ -18,11 +18,11 @@ async fn the_enums_of_the_database_are_those_of_the_program() {
         ("job_state", texts(JobState::ALL.iter().map(|s| s.as_str()).collect())),
         ("job_kind", texts(JobKind::ALL.iter().map(|s| s.as_str()).collect())),
         ("attempt_outcome", texts(AttemptOutcome::ALL.iter().map(|s| s.as_str()).collect())),
+        ("dlq_reason", texts(DeadLetterReason::ALL.iter().map(|s| s.as_str()).collect())),
+        ("dlq_resolution_status", texts(DeadLetterStatus::ALL.iter().map(|s| s.as_str()).collect())),
         ("staleness_stage", texts(staleness::Stage::ALL.iter().map(|s| s.as_str()).collect())),
         ("staleness_health", texts(staleness::Health::ALL.iter().map(|s| s.as_str()).collect())),
         ("staleness_action", texts(staleness::Action::ALL.iter().map(|s| s.as_str()).collect())),
-        ("dlq_reason", texts(DeadLetterReason::ALL.iter().map(|s| s.as_str()).collect())),
-        ("dlq_resolution_status", texts(DeadLetterStatus::ALL.iter().map(|s| s.as_str()).collect())),
     ];
     for (name, program) in &enums {
         let database: Vec<String> = sqlx::query_scalar(
