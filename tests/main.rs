@@ -5,6 +5,7 @@ mod api;
 mod audit;
 mod cli;
 mod control;
+mod deadletters;
 mod embedded;
 mod executor;
 mod http;

@@ -25,6 +25,9 @@ begin
             perform pg_notify('runlane_wake', '');
             return;
         end if;
+        if v_lane.failed > 0 then
+            perform close_dead_letters(array(select j.id from job j where j.lane_id = v_lane.id), 'startAnalysis');
+        end if;
         update job j
            set state = 'pending', epoch = j.epoch + 1, epoch_claims = j.claims, failures = 0, losses = 0,
                losses_alone = 0, throttles = 0, throttled_ms = 0, is_suspect = false, cancel_requested = false,
@@ -102,6 +105,8 @@ declare
     v_locked   bigint[];
     v_ids      bigint[];
     v_states   job_state[];
+    -- Why a job gave up; null for one that did not.
+    v_reasons  text[];
     v_drained  uuid[];
     v_again    uuid[];
 begin
@@ -128,6 +133,7 @@ begin
                i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone,
                -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
                case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
+               i.outcome = 'retried' as is_cut_short,
                case when i.outcome in ('completed', 'failed', 'cancelled') then i.outcome::text::job_state
                     when i.outcome = 'retried' and not l.is_open then 'failed'
                     when not l.is_open or j.cancel_requested then 'cancelled'
@@ -219,14 +225,22 @@ begin
         on conflict (minute, kind, node_id) do update
            set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed
     )
-    select array_agg(f.id), array_agg(f.state), array_agg(distinct f.lane_id)
-      into v_ids, v_states, v_lanes
+    select array_agg(f.id), array_agg(f.state), array_agg(distinct f.lane_id),
+           array_agg(case when f.state <> 'failed' then null
+                          when f.alone then 'crash_loop'
+                          when f.retryable and not f.is_cut_short then 'max_retries_exceeded'
+                          else 'non_retryable' end)
+      into v_ids, v_states, v_lanes, v_reasons
       from fenced f;
     -- What comes too late changes nothing: from here on only the lanes that moved count.
     if v_ids is null then
         return;
     end if;
     return query select * from unnest(v_ids, v_states);
+
+    if 'failed' = any (v_states) then
+        perform bury(v_ids, v_reasons::dlq_reason[], 'active', '{}');
+    end if;
 
     v_drained := array(select distinct l.run_id from lane l
                         where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);

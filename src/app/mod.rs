@@ -124,6 +124,17 @@ pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
     })
 }
 
+/// The store of a command that looks at the database once.
+///
+/// # Errors
+/// [`StartError`] when no database is configured.
+pub fn operator_store(config: &Config) -> Result<Store, StartError> {
+    let url = database_url(config)?;
+    connect(&url, "runlane operator", pool_settings(&config.numbers, 2))
+        .map(Store::new)
+        .map_err(StartError::Database)
+}
+
 /// Waits for the database, for `patience` at most, and brings its schema to this version.
 ///
 /// # Errors
@@ -168,6 +179,11 @@ impl App {
             orchestrator: store("runlane orchestrator", n.orchestrator_pool_size)?,
             lease: store("runlane lease", 2)?,
         };
+        if pools.lease.settle_home().await.map_err(StartError::Database)? {
+            tracing::error!(
+                "the database was restored or copied: the queue is paused; see `runlane restored`, then resume the queue"
+            );
+        }
         let mut app = Self {
             address: None,
             shutdown: CancellationToken::new(),

@@ -1,10 +1,14 @@
 //! The command line.
 
 mod acting;
+mod dead_letter;
 mod demo;
 mod dev;
+mod lane;
 mod local;
 mod node;
+mod output;
+mod restored;
 mod run;
 mod schema;
 mod token;
@@ -48,10 +52,17 @@ enum Command {
     Work,
     /// Bring the database's schema to this version.
     Migrate,
+    /// Show what a restored database may run a second time.
+    Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look after the nodes of an installation.
     Node(node::Arguments),
+    /// Look at jobs that gave up, close them, and let them try again.
+    #[command(name = "deadletter")]
+    DeadLetter(dead_letter::Arguments),
+    /// Look at lanes: the jobs of one run that share a kind and a model.
+    Lane(lane::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
@@ -94,7 +105,14 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(cli.command, Command::Demo | Command::Node(_) | Command::WithDatabase(_));
+    let is_quiet = matches!(
+        cli.command,
+        Command::Demo
+            | Command::DeadLetter(_)
+            | Command::Lane(_)
+            | Command::Node(_)
+            | Command::WithDatabase(_)
+    );
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -114,7 +132,10 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
+        Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
+        Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
+        Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }

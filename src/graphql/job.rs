@@ -8,10 +8,11 @@ use chrono::{DateTime, Utc};
 use super::arguments::list_cost;
 use super::connection::Connection;
 use super::context::ContextExt;
+use super::dead_letter::DeadLetter;
 use super::definition::Scenario;
 use super::enums::{AttemptOutcome, TaskStatus};
 use super::history::{HistoryEntry, history_of};
-use super::loaders::{AttemptsOf, ScenarioId, WaitingOf};
+use super::loaders::{AttemptsOf, DeadLettersOf, ScenarioId, WaitingOf};
 use crate::domain::history::HistoryOf;
 use crate::domain::{JobState, view};
 
@@ -125,6 +126,12 @@ impl Job {
         #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
     ) -> Result<Connection<HistoryEntry>> {
         history_of(ctx, HistoryOf::Job(self.0.id), first, after.as_deref()).await
+    }
+
+    /// The times that it gave up, newest first.
+    async fn dead_letters(&self, ctx: &Context<'_>) -> Result<Vec<DeadLetter>> {
+        let entries = ctx.batches()?.load_one(DeadLettersOf(self.0.id)).await?;
+        Ok(entries.unwrap_or_default().into_iter().map(DeadLetter::from).collect())
     }
 
     /// Why it is not running, in words; null unless it is pending.

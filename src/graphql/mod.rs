@@ -8,6 +8,7 @@
 mod arguments;
 mod connection;
 mod context;
+mod dead_letter;
 mod definition;
 mod enums;
 mod error;

@@ -1,8 +1,10 @@
 //! What can be changed.
 
-use async_graphql::{Context, ID, Object, Result};
+use async_graphql::{Context, ID, Json, Object, Result};
+use serde_json::Value;
 
 use super::context::ContextExt;
+use super::dead_letter::{DeadLetter, DeadLetterFilter, DeadLetterResolution, RedriveReport};
 use super::definition::Definition;
 use super::enums::{AnalysisKind, CancelMode, RunPriority};
 use super::inputs::{CreateDefinitionInput, StartRunInput};
@@ -10,6 +12,7 @@ use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
+use crate::domain::dead_letter::Redrive;
 
 /// The response header with the batch of what was created.
 const BATCH_ID_HEADER: &str = "x-batch-id";
@@ -79,6 +82,50 @@ impl Mutation {
     /// Makes a failed job wait to be tried again.
     async fn retry_job(&self, ctx: &Context<'_>, id: ID) -> Result<Job> {
         Ok(ctx.service()?.retry_job(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Gives up a job that waits: it fails, and a dead letter keeps it.
+    async fn dead_letter_job(
+        &self,
+        ctx: &Context<'_>,
+        id: ID,
+        #[graphql(desc = "Why, for those who find it.")] notes: Option<String>,
+    ) -> Result<Job> {
+        Ok(ctx.service()?.dead_letter_job(ctx.requester()?, &id, notes).await?.into())
+    }
+
+    /// Closes a dead letter; its job stays as it is. Closing it in the same way again changes nothing, in another way
+    /// is a CONFLICT.
+    async fn resolve_dead_letter(
+        &self,
+        ctx: &Context<'_>,
+        id: ID,
+        resolution: DeadLetterResolution,
+        #[graphql(desc = "What you found and did.")] notes: Option<String>,
+        #[graphql(desc = "An object of your own, laid over what the dead letter has.")] metadata: Option<
+            Json<Value>,
+        >,
+    ) -> Result<DeadLetter> {
+        let (service, metadata) = (ctx.service()?, metadata.map(|m| m.0));
+        let entry =
+            service.resolve_dead_letter(ctx.requester()?, &id, resolution.into(), notes, metadata).await?;
+        Ok(entry.into())
+    }
+
+    /// Lets the jobs of open dead letters try again, as new epochs, and closes these dead letters. Finished runs are
+    /// reopened; cancelled ones are skipped. What has been redriven is not redriven a second time.
+    async fn redrive_dead_letters(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which; without a `status`, all that are PENDING.")] filter: DeadLetterFilter,
+        #[graphql(desc = "How many of the jobs become due each minute; left out, all at once.")]
+        rate_per_minute: Option<i32>,
+        #[graphql(desc = "Tell what would happen, and change nothing.", default = false)] dry_run: bool,
+    ) -> Result<RedriveReport> {
+        let service = ctx.service()?;
+        let filter = filter.check(service.limits())?;
+        let redrive = Redrive { filter, per_minute: rate_per_minute, dry_run };
+        Ok(RedriveReport::new(service.redrive_dead_letters(ctx.requester()?, redrive).await?, dry_run))
     }
 
     /// Lets no job of anybody start; for admins. Pausing a paused queue keeps the first pause.

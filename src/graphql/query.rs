@@ -5,6 +5,7 @@ use async_graphql::{Context, ID, Object, Result};
 use super::arguments::{list_cost, page_request};
 use super::connection::Connection;
 use super::context::ContextExt;
+use super::dead_letter::{DeadLetter, DeadLetterConnection, DeadLetterFilter};
 use super::definition::Definition;
 use super::filters::RunFilter;
 use super::history::HistoryEntry;
@@ -12,7 +13,7 @@ use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
-use crate::domain::{history, view};
+use crate::domain::{self, history, view};
 
 /// What can be asked.
 pub struct Query;
@@ -65,6 +66,27 @@ impl Query {
     /// The job with this id; null when there is none that you may see.
     async fn job(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Job>> {
         Ok(ctx.service()?.job(ctx.requester()?, &id).await?.map(Job::from))
+    }
+
+    /// The dead letter with this id; null when there is none that you may see.
+    async fn dead_letter(&self, ctx: &Context<'_>, id: ID) -> Result<Option<DeadLetter>> {
+        Ok(ctx.service()?.dead_letter(ctx.requester()?, &id).await?.map(DeadLetter::from))
+    }
+
+    /// Jobs that gave up, newest first, of the runs that you may see.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn dead_letters(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only dead letters like this.")] filter: Option<DeadLetterFilter>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+    ) -> Result<DeadLetterConnection> {
+        let page = page_request::<domain::dead_letter::DeadLetter>(ctx, first, after.as_deref())?;
+        let service = ctx.service()?;
+        let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
+        let entries = service.dead_letters(ctx.requester()?, &filter, &page).await?;
+        Ok(DeadLetterConnection::new(entries, filter))
     }
 
     /// The whole queue at a glance.

@@ -24,6 +24,8 @@ pub enum Entity {
     Job,
     /// A node.
     Node,
+    /// A dead letter.
+    DeadLetter,
 }
 
 impl fmt::Display for Entity {
@@ -33,6 +35,7 @@ impl fmt::Display for Entity {
             Self::Run => "run",
             Self::Job => "job",
             Self::Node => "node",
+            Self::DeadLetter => "dead letter",
         })
     }
 }

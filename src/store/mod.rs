@@ -5,11 +5,13 @@
 
 mod audit;
 mod control;
+mod dead_letters;
 mod definitions;
 mod error;
 mod heartbeat;
 mod history;
 mod jobs;
+mod lanes;
 mod listener;
 mod migrate;
 mod node_acts;
@@ -19,6 +21,7 @@ mod progress;
 mod queue;
 mod queue_pause;
 mod queue_status;
+mod restore;
 mod results;
 mod runs;
 mod scenarios;
@@ -28,6 +31,7 @@ mod transaction;
 mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
+pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
 pub use heartbeat::{Beat, Heartbeat, Missed, Pulse};
@@ -37,6 +41,7 @@ pub use node_acts::{JobRelease, NodeChange};
 pub use nodes::{NewNode, Rescued};
 pub use pool::{PoolSettings, connect, reach};
 pub use queue::{Claimed, Interruption};
+pub use restore::RestoredRun;
 pub use scenarios::ScenarioKey;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;

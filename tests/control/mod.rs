@@ -3,7 +3,7 @@
 mod analysis;
 mod cancel;
 mod contract;
-mod guard;
+pub mod guard;
 mod jobs;
 mod machines;
 mod pause;
@@ -12,5 +12,5 @@ mod retry;
 mod revision;
 mod roles;
 mod states;
-mod support;
+pub mod support;
 mod tokens;
