@@ -13,5 +13,6 @@ mod nodes;
 mod queue;
 mod quickstart;
 mod reads;
+mod staleness;
 mod support;
 mod tidy;

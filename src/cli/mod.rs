@@ -11,6 +11,7 @@ mod output;
 mod restored;
 mod run;
 mod schema;
+mod staleness;
 mod token;
 mod with_database;
 
@@ -56,15 +57,17 @@ enum Command {
     Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
-    /// Look after the nodes of an installation.
-    Node(node::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
     #[command(name = "deadletter")]
     DeadLetter(dead_letter::Arguments),
     /// Look at lanes: the jobs of one run that share a kind and a model.
     Lane(lane::Arguments),
+    /// Look after the nodes of an installation.
+    Node(node::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
+    /// Show what takes too long.
+    Staleness(staleness::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
     #[command(hide = true)]
     WithDatabase(with_database::Arguments),
@@ -105,14 +108,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(
-        cli.command,
-        Command::Demo
-            | Command::DeadLetter(_)
-            | Command::Lane(_)
-            | Command::Node(_)
-            | Command::WithDatabase(_)
-    );
+    let is_quiet = !matches!(cli.command, Command::Dev | Command::Serve { .. } | Command::Work);
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -131,14 +127,15 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
-        Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
+        Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }
+        Command::Staleness(arguments) => runtime()?.block_on(staleness::run(config, arguments))?,
         Command::Schema(_) => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -197,8 +197,8 @@ impl JobValidationError {
         match self {
             Self::CannotCancel { status, .. }
             | Self::CannotRetry { status, .. }
-            | Self::CannotRelease { status, .. }
-            | Self::CannotBury { status, .. } => Some(status),
+            | Self::CannotBury { status, .. }
+            | Self::CannotRelease { status, .. } => Some(status),
             Self::CannotReleaseAttempt { .. } => Some(TaskStatus::Running),
             Self::CannotRetryInRun { .. } => None,
         }

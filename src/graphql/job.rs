@@ -117,6 +117,12 @@ impl Job {
         Ok(attempts.unwrap_or_default().into_iter().map(Attempt::from).collect())
     }
 
+    /// The times that it gave up, newest first.
+    async fn dead_letters(&self, ctx: &Context<'_>) -> Result<Vec<DeadLetter>> {
+        let entries = ctx.batches()?.load_one(DeadLettersOf(self.0.id)).await?;
+        Ok(entries.unwrap_or_default().into_iter().map(DeadLetter::from).collect())
+    }
+
     /// What happened to it, newest first: its attempts, and what was done to it, its lane and its run.
     #[graphql(complexity = "list_cost(first, child_complexity)")]
     async fn history(
@@ -126,12 +132,6 @@ impl Job {
         #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
     ) -> Result<Connection<HistoryEntry>> {
         history_of(ctx, HistoryOf::Job(self.0.id), first, after.as_deref()).await
-    }
-
-    /// The times that it gave up, newest first.
-    async fn dead_letters(&self, ctx: &Context<'_>) -> Result<Vec<DeadLetter>> {
-        let entries = ctx.batches()?.load_one(DeadLettersOf(self.0.id)).await?;
-        Ok(entries.unwrap_or_default().into_iter().map(DeadLetter::from).collect())
     }
 
     /// Why it is not running, in words; null unless it is pending.

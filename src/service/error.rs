@@ -22,10 +22,10 @@ pub enum Entity {
     Run,
     /// A job.
     Job,
-    /// A node.
-    Node,
     /// A dead letter.
     DeadLetter,
+    /// A node.
+    Node,
 }
 
 impl fmt::Display for Entity {
@@ -34,8 +34,8 @@ impl fmt::Display for Entity {
             Self::Definition => "definition",
             Self::Run => "run",
             Self::Job => "job",
-            Self::Node => "node",
             Self::DeadLetter => "dead letter",
+            Self::Node => "node",
         })
     }
 }
