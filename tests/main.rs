@@ -9,6 +9,7 @@ mod deadletters;
 mod embedded;
 mod executor;
 mod http;
+mod hygiene;
 mod nodes;
 mod queue;
 mod quickstart;

@@ -75,6 +75,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     /// Where the embedded PostgreSQL and other private files live.
     pub data_dir: PathBuf,
+    /// Where workers' private directories are made.
+    pub work_dir: PathBuf,
     /// Where PostgreSQL's programs are, for the embedded one.
     pub postgres_bin_dir: Option<PathBuf>,
     /// Which programs the embedded PostgreSQL may use.
@@ -128,9 +130,11 @@ impl Config {
         let numbers = Numbers::read(&mut source);
         let kinds =
             JobKind::ALL.iter().map(|&kind| (kind, kind_policy(&mut source, kind, &numbers))).collect();
+        let data_dir = PathBuf::from(source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()));
         let config = Self {
             database_url: source.text("DATABASE_URL").map(SecretString::from),
-            data_dir: source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()).into(),
+            work_dir: source.text("RUNLANE_WORK_DIR").map_or_else(|| data_dir.join("work"), PathBuf::from),
+            data_dir,
             postgres_bin_dir: source.text("RUNLANE_POSTGRES_BIN_DIR").map(Into::into),
             postgres_source: match source.text("RUNLANE_POSTGRES_SOURCE").as_deref() {
                 None | Some("auto") => PostgresSource::Auto,

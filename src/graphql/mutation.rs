@@ -69,6 +69,17 @@ impl Mutation {
         Ok(ctx.service()?.retry_failed_jobs(ctx.requester()?, &run_id).await?.into())
     }
 
+    /// Lets the probes of one model of a run start again that are held because too many crashed in the same way. Crashes
+    /// are counted anew from then on. Nothing changes where none are held.
+    async fn release_lane(
+        &self,
+        ctx: &Context<'_>,
+        run_id: ID,
+        #[graphql(desc = "As in the run's `models`.")] model_id: String,
+    ) -> Result<Run> {
+        Ok(ctx.service()?.release_lane(ctx.requester()?, &run_id, &model_id).await?.into())
+    }
+
     /// Has an analysis of a run computed, anew if there is one. Nothing changes while it waits or runs already.
     async fn start_analysis(&self, ctx: &Context<'_>, run_id: ID, kind: AnalysisKind) -> Result<Run> {
         Ok(ctx.service()?.start_analysis(ctx.requester()?, &run_id, kind.into()).await?.into())

@@ -187,7 +187,7 @@ pub(super) async fn wake(c: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
+pub(super) async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
     let row =
         sqlx::query!(r#"select status::text as "status!", created_by from run where id = $1 for update"#, id)
             .fetch_optional(c)
@@ -294,6 +294,7 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
     sqlx::query!(
         "update lane
             set cancelled = cancelled + pending, pending = 0, is_live = active > 0, is_paused = false,
+                held_at = null, hold_reason = null, hold_fingerprint = null,
                 is_open = kind <> 'probe:scenario',
                 closed_at = case when kind = 'probe:scenario' then clock_timestamp() end,
                 is_settled = kind <> 'probe:scenario' or pending = 0,

@@ -43,6 +43,7 @@ impl Store {
              ) as p
              where r.id = any($1) and r.status = 'RUNNING' and p.finished > 0
                and not (select q.is_paused from queue_state q)
+               and exists (select from lane l where l.run_id = r.id and l.is_live and l.held_at is null)
             "#,
             runs,
             PACE_PROBES,

@@ -1,8 +1,11 @@
 //! Starts child processes that cannot outlive this one.
 //!
-//! Every child leads a process group of its own and is sent a signal when this process ends, however it ends. Linux
-//! ties that signal to the *thread* that forked, so all children are forked by one thread that lives as long as the
-//! process.
+//! Every child leads a session and a process group of its own, and is sent a signal when this process ends, however it
+//! ends. Linux ties that signal to the *thread* that forked, so all children are forked by one thread that lives as long
+//! as the process. What a child has started in turn is found by [`kin`], also where it left the group and the session.
+
+pub mod kin;
+mod limits;
 
 use std::io;
 use std::process::ExitStatus;
@@ -12,6 +15,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+use kin::Mark;
+pub use limits::Limits;
+use limits::Prepared;
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -28,20 +35,25 @@ fn forker() -> &'static mpsc::Sender<Task> {
     })
 }
 
-/// Starts `command` as the leader of a new process group. It gets `death_signal` when this process ends, and SIGKILL
-/// when the returned [`Child`] is dropped before it was waited for.
+/// Starts `command` as the leader of a new session and process group. It gets `death_signal` when this process ends, and
+/// SIGKILL when the returned [`Child`] is dropped before it was waited for.
 ///
 /// Must be called within a tokio runtime.
 ///
 /// # Errors
 /// What the operating system says when it cannot start the program.
-pub async fn spawn(mut command: Command, death_signal: Signal) -> io::Result<Child> {
+pub async fn spawn(command: Command, death_signal: Signal) -> io::Result<Child> {
+    spawn_within(command, death_signal, Limits::default()).await
+}
+
+async fn spawn_within(mut command: Command, death_signal: Signal, limits: Limits) -> io::Result<Child> {
     let (answer, started) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
+    let limits = limits.prepare()?;
     let task: Task = Box::new(move || {
         let _guard = runtime.enter();
-        command.process_group(0).kill_on_drop(true);
-        die_with_parent(&mut command, death_signal);
+        command.kill_on_drop(true);
+        before_exec(&mut command, death_signal, limits);
         // The receiver is gone only when the caller was dropped; the child is then killed with the `Child`.
         drop(answer.send(command.spawn()));
     });
@@ -49,25 +61,37 @@ pub async fn spawn(mut command: Command, death_signal: Signal) -> io::Result<Chi
     started.await.map_err(|_| io::Error::other("the forking thread gave no answer"))?
 }
 
-#[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "pre_exec is the only way to set the parent-death signal")]
-fn die_with_parent(command: &mut Command, death_signal: Signal) {
+/// What the child does to itself before it becomes the program.
+#[expect(
+    unsafe_code,
+    reason = "pre_exec is the only way to set a session, limits and the parent-death signal"
+)]
+fn before_exec(command: &mut Command, death_signal: Signal, limits: Prepared) {
     let parent = nix::unistd::getpid();
     let hook = move || {
-        nix::sys::prctl::set_pdeathsig(death_signal)?;
-        if nix::unistd::getppid() == parent {
-            Ok(())
-        } else {
-            // The parent died between fork and prctl: nobody would send the signal any more.
-            Err(io::Error::from(io::ErrorKind::BrokenPipe))
-        }
+        nix::unistd::setsid()?;
+        limits.apply()?;
+        die_with_parent(parent, death_signal)
     };
-    // SAFETY: between fork and exec the hook makes two system calls and allocates nothing.
+    // SAFETY: between fork and exec the hook makes system calls only and allocates nothing.
     unsafe { command.pre_exec(hook) };
 }
 
+#[cfg(target_os = "linux")]
+fn die_with_parent(parent: Pid, death_signal: Signal) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(death_signal)?;
+    if nix::unistd::getppid() == parent {
+        Ok(())
+    } else {
+        // The parent died between fork and prctl: nobody would send the signal any more.
+        Err(io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_command: &mut Command, _death_signal: Signal) {}
+fn die_with_parent(_parent: Pid, _death_signal: Signal) -> io::Result<()> {
+    Ok(())
+}
 
 /// Sends `signal` to the process group that `child` leads. A child that is already reaped is left alone.
 ///
@@ -81,12 +105,13 @@ pub fn signal_group(child: &Child, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// A child with its process group. Whoever is left in the group is killed before the child is reaped, or when this
-/// is dropped: while the child is not reaped, nobody else can have the group's number.
+/// A child with all that it has started. Whoever is left of them is killed before the child is reaped, or when this is
+/// dropped: while the child is not reaped, nobody else can have the number of its group and session.
 #[derive(Debug)]
 pub struct Group {
     child: Child,
     pid: u32,
+    mark: Mark,
 }
 
 /// The pipes of a child whose three streams were piped.
@@ -101,18 +126,18 @@ pub struct Pipes {
 }
 
 impl Group {
-    /// Starts `command` as [`spawn`] does, with its three standard streams piped. The child gets SIGKILL when this
-    /// process ends.
+    /// Starts `command` as [`spawn`] does, within `limits` and with its three standard streams piped. The child gets
+    /// SIGKILL when this process ends. `command` sets the mark in its environment.
     ///
     /// # Errors
     /// What the operating system says when it cannot start the program.
-    pub async fn start(mut command: Command) -> io::Result<(Self, Pipes)> {
+    pub async fn start(mut command: Command, limits: Limits, mark: Mark) -> io::Result<(Self, Pipes)> {
         use std::process::Stdio;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command, Signal::SIGKILL).await?;
+        let mut child = spawn_within(command, Signal::SIGKILL, limits).await?;
         match (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take()) {
             (Some(pid), Some(stdin), Some(stdout), Some(stderr)) => {
-                Ok((Self { child, pid }, Pipes { stdin, stdout, stderr }))
+                Ok((Self { child, pid, mark }, Pipes { stdin, stdout, stderr }))
             }
             _ => Err(io::Error::other("the child was started without its pipes")),
         }
@@ -153,13 +178,17 @@ impl Group {
         self.exited().await
     }
 
-    /// Waits for the child's end, kills whoever is left in its group, and reaps it.
+    /// Waits for the child's end, kills whoever is left of what it started, and reaps it.
     ///
     /// # Errors
     /// What the operating system says.
     pub async fn reap(mut self) -> io::Result<ExitStatus> {
         self.exited().await?;
         self.signal(Signal::SIGKILL)?;
+        let (mark, pid) = (self.mark.clone(), self.pid);
+        // The child is not reaped if this is dropped meanwhile: `drop` keeps the number until then.
+        let ended = tokio::task::spawn_blocking(move || kin::end(&mark, Some(pid))).await?;
+        report(pid, ended);
         self.child.wait().await
     }
 }
@@ -170,6 +199,25 @@ impl Drop for Group {
         if let Err(error) = self.signal(Signal::SIGKILL) {
             tracing::warn!(pid = self.pid, %error, "a process group could not be killed");
         }
+        if self.child.id().is_some() {
+            // The runtime may reap the child at any moment, so its session is no proof any more. Nobody waits for this.
+            let (mark, pid) = (self.mark.clone(), self.pid);
+            std::thread::spawn(move || report(pid, kin::end(&mark, None)));
+        }
+    }
+}
+
+fn report(pid: u32, ended: io::Result<kin::Ended>) {
+    match ended {
+        Ok(ended) if ended.left.is_empty() => {
+            if !ended.killed.is_empty() {
+                tracing::info!(pid, killed = ended.killed.len(), "a worker left processes behind: killed");
+            }
+        }
+        Ok(ended) => {
+            tracing::error!(pid, left = ?ended.left, "processes that a worker left cannot be killed")
+        }
+        Err(error) => tracing::error!(pid, %error, "what a worker left behind cannot be found"),
     }
 }
 
