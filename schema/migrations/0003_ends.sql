@@ -26,7 +26,7 @@ begin
             return;
         end if;
         if v_lane.failed > 0 then
-            perform close_dead_letters(array(select j.id from job j where j.lane_id = v_lane.id), 'startAnalysis');
+            perform close_dead_letters(array(select j.id from job j where j.lane_id = v_lane.id), 'dead_letter.retried');
         end if;
         update job j
            set state = 'pending', epoch = j.epoch + 1, epoch_claims = j.claims, failures = 0, losses = 0,

@@ -88,8 +88,10 @@ end
 $$;
 create trigger queue_is_resumed before update of is_paused on queue_state
     for each row when (old.is_paused and not new.is_paused) execute function note_resume();
-create trigger lane_is_resumed before update of is_paused on lane
-    for each row when (old.is_paused and not new.is_paused) execute function note_resume();
+-- A lane that is held waits for a person, as under a pause.
+create trigger lane_is_resumed before update of is_paused, held_at on lane
+    for each row when (old.is_paused and not new.is_paused or old.held_at is not null and new.held_at is null)
+    execute function note_resume();
 create trigger run_is_resumed before update of status on run
     for each row when (new.status = 'RUNNING' and old.status in ('PAUSED', 'COMPLETED', 'FAILED'))
     execute function note_resume();
@@ -211,7 +213,7 @@ select j.id as job_id, l.run_id, l.id as lane_id, l.kind, l.model, j.state::text
                         when 'waiting' then greatest(j.run_at, l.resumed_at, q.resumed_at)
                         else greatest(j.waits_since, l.resumed_at, q.resumed_at) end as since
  ) as s
- cross join lateral (select j.state = 'pending' and (l.is_paused or q.is_paused) as is_paused) as p
+ cross join lateral (select j.state = 'pending' and (l.is_paused or l.held_at is not null or q.is_paused) as is_paused) as p
  cross join lateral (
     select case when p.is_paused then 0
                 else greatest(0, floor(extract(epoch from clock_timestamp() - s.since) * 1000)) end::bigint as age_ms
@@ -310,7 +312,7 @@ begin
            and (p_kinds is null or t.kind = any (p_kinds))
            and (p_stage is null or t.stage = p_stage)
            and coalesce(p.resumed_at <= c.until, true)
-           and (t.stage = 'in_process' or l.is_open and not l.is_paused and not q.is_paused)
+           and (t.stage = 'in_process' or l.is_open and not l.is_paused and l.held_at is null and not q.is_paused)
            -- Lanes without any cost a look at an index.
            and case t.stage
                when 'waiting' then exists (

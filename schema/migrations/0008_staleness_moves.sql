@@ -66,7 +66,7 @@ begin
              cross join lateral (
                 select case h.health when 'stale' then t.action else 'REPORT' end as action
              ) as d
-             where l.is_open and not l.is_paused and l.pending > 0 and not q.is_paused and t.stage <> 'in_process'
+             where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and not q.is_paused and t.stage <> 'in_process'
              order by t.lane_id, t.stage, h.health desc
             offset 0
           ) as c
@@ -263,7 +263,7 @@ begin
     v_now := clock_timestamp();
     update lane l
        set cancelled = l.cancelled + l.pending, pending = 0, is_live = l.active > 0, is_open = false, is_paused = false,
-           closed_at = v_now, is_settled = l.pending = 0, version = l.version + 1, updated_at = v_now
+           held_at = null, hold_reason = null, hold_fingerprint = null, closed_at = v_now, is_settled = l.pending = 0, version = l.version + 1, updated_at = v_now
      where l.run_id = p_run and l.kind = 'probe:scenario';
     update run r
        set status = 'FAILED', completed_at = v_now, paused_at = null, updated_at = v_now, version = r.version + 1

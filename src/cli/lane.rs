@@ -7,11 +7,15 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::acting::service;
+use super::acting::{Acting, service};
 use super::output::say;
 use crate::config::Config;
 use crate::domain::lane::{Lane, LaneFilter};
 use crate::domain::waiting::Waiting;
+use crate::service::{LaneAndWhy, Service};
+
+/// How many jobs have failed with each code.
+type Errors = Vec<(String, i64)>;
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -45,9 +49,16 @@ enum Command {
         /// Its id.
         lane: i64,
     },
+    /// Let the jobs of a held lane start again. Remove first what makes them crash, or it is held again.
+    Release {
+        /// Its id.
+        lane: i64,
+        #[command(flatten)]
+        acting: Acting,
+    },
 }
 
-/// Prints what there is.
+/// Does it, and prints what there is then.
 ///
 /// # Errors
 /// When the database cannot be reached, or there is no such lane.
@@ -67,19 +78,36 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
             }
         }
         Command::Show { lane: id } => {
-            let ((lane, why), errors) = service.lane(id).await?.ok_or_else(|| {
-                anyhow::anyhow!("there is no lane with the id {id}: `runlane lane list --all` shows them")
+            let (lane, errors) = find(&service, id).await?;
+            shown(&lane, &errors, arguments.json)
+        }
+        Command::Release { lane: id, acting } => {
+            let ((lane, _), _) = find(&service, id).await?;
+            let model = lane.model.as_deref().ok_or_else(|| {
+                anyhow::anyhow!(
+                    "the lane {id} is one of analyses, which are never held: there is nothing to release"
+                )
             })?;
-            if arguments.json {
-                let mut shown = as_json(&lane, why.as_ref());
-                shown["errors"] =
-                    errors.iter().map(|(code, n)| json!({ "errorCode": code, "failed": n })).collect();
-                format!("{shown:#}")
-            } else {
-                one(&lane, why.as_ref(), &errors)
-            }
+            service.release_lane(&acting.requester()?, &lane.run_id.to_string(), model).await?;
+            let (lane, errors) = find(&service, id).await?;
+            shown(&lane, &errors, arguments.json)
         }
     })
+}
+
+async fn find(service: &Service, id: i64) -> anyhow::Result<(LaneAndWhy, Errors)> {
+    service.lane(id).await?.ok_or_else(|| {
+        anyhow::anyhow!("there is no lane with the id {id}: `runlane lane list --all` shows them")
+    })
+}
+
+fn shown((lane, why): &LaneAndWhy, errors: &[(String, i64)], json: bool) -> String {
+    if !json {
+        return one(lane, why.as_ref(), errors);
+    }
+    let mut shown = as_json(lane, why.as_ref());
+    shown["errors"] = errors.iter().map(|(code, n)| json!({ "errorCode": code, "failed": n })).collect();
+    format!("{shown:#}")
 }
 
 fn as_json(lane: &Lane, why: Option<&Waiting>) -> Value {
@@ -88,7 +116,8 @@ fn as_json(lane: &Lane, why: Option<&Waiting>) -> Value {
         "id": lane.id.to_string(), "runId": lane.run_id, "runName": lane.run_name, "owner": lane.owner,
         "type": lane.kind.as_str(), "modelId": lane.model, "priority": lane.priority,
         "maxConcurrency": lane.max_concurrency, "state": lane.state(), "isPaused": lane.is_paused,
-        "isClosed": lane.is_closed, "total": counts.total, "pending": counts.pending, "active": counts.active,
+        "isClosed": lane.is_closed,
+        "heldAt": lane.held.as_ref().map(|(at, _)| at), "heldBecause": lane.held.as_ref().map(|(_, why)| why), "total": counts.total, "pending": counts.pending, "active": counts.active,
         "completed": counts.completed, "failed": counts.failed, "cancelled": counts.cancelled,
         "costUsd": lane.cost_usd, "updatedAt": lane.updated_at,
         "waitingBecause": why.map(ToString::to_string),
@@ -148,6 +177,7 @@ fn one(lane: &Lane, why: Option<&Waiting>, errors: &[(String, i64)]) -> String {
         ("type", Some(format!("{} {}", lane.kind, lane.model.as_deref().unwrap_or_default()))),
         ("priority", Some(lane.priority.to_string())),
         ("limit", lane.max_concurrency.map(|n| format!("{n} probes of the run at once"))),
+        ("held", lane.held.as_ref().map(|(at, why)| format!("since {at}: {why}"))),
         ("jobs", Some(jobs)),
         ("failed", (!failed.is_empty()).then(|| failed.join(", "))),
         ("cost", lane.cost_usd.map(|cost| format!("{cost} US dollars"))),

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod acting;
+mod archive;
 mod dead_letter;
 mod demo;
 mod dev;
@@ -56,6 +57,10 @@ enum Command {
     Migrate,
     /// Look for what is wrong: settings, database, durability, connections, clock, disk, workers, queue.
     Doctor(doctor::Arguments),
+    /// Move the jobs of runs that ended long enough ago into the archive now.
+    Archive(archive::Arguments),
+    /// Drop what the archive has kept long enough.
+    Purge(archive::Arguments),
     /// Show what a restored database may run a second time.
     Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
@@ -63,7 +68,7 @@ enum Command {
     /// Look at jobs that gave up, close them, and let them try again.
     #[command(name = "deadletter")]
     DeadLetter(dead_letter::Arguments),
-    /// Look at lanes: the jobs of one run that share a kind and a model.
+    /// Look at lanes, the jobs of one run that share a kind and a model, and release held ones.
     Lane(lane::Arguments),
     /// Look after the nodes of an installation.
     Node(node::Arguments),
@@ -135,6 +140,8 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
+        Command::Archive(arguments) => runtime()?.block_on(archive::archive(config, arguments))?,
+        Command::Purge(arguments) => runtime()?.block_on(archive::purge(config, arguments))?,
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,

@@ -6,6 +6,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Value, json};
 
 use super::acting::{Acting, service};
+use super::output::say;
 use crate::config::Config;
 use crate::domain::node::Node;
 
@@ -68,11 +69,10 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     if arguments.json {
         let all: Vec<Value> = nodes.iter().map(as_json).collect();
         let shown = if is_list { Value::Array(all) } else { all.into_iter().next().unwrap_or_default() };
-        println!("{shown:#}");
+        say(&format!("{shown:#}"))
     } else {
-        println!("{}", table(&nodes));
+        say(&table(&nodes).to_string())
     }
-    Ok(())
 }
 
 fn as_json(node: &Node) -> Value {

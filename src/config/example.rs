@@ -104,6 +104,7 @@ pub fn settings() -> Vec<Setting> {
     ];
     all.extend(super::staleness::settings());
     all.extend(Numbers::settings());
+    all.extend(super::archive::settings());
     for &kind in JobKind::ALL {
         for (i, (stem, min, max, doc)) in KIND_SETTINGS.iter().enumerate() {
             let variable = format!("{stem}_{}", kind.env_suffix());

@@ -3,6 +3,7 @@
 //! [`Config::from_lookup`] reads all variables, reports every mistake at once and names the variable of each.
 //! `.env.example` is printed from the same table by [`env_example`], and a test compares the two.
 
+mod archive;
 mod example;
 mod kinds;
 mod numbers;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+pub use archive::ArchivePolicy;
 pub use example::{Setting, env_example, settings};
 pub use kinds::KindPolicy;
 pub use numbers::Numbers;
@@ -105,6 +107,8 @@ pub struct Config {
     pub worker_env: Vec<String>,
     /// How the search for what has taken too long works.
     pub staleness: Staleness,
+    /// How long what is finished is kept.
+    pub archive: ArchivePolicy,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -172,6 +176,7 @@ impl Config {
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
             staleness: staleness::staleness(&mut source),
+            archive: ArchivePolicy::read(&mut source),
             numbers,
             kinds,
         };

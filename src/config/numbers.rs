@@ -155,8 +155,6 @@ numbers! {
     lease_renewal_ms: u64 = 2_000 in 100..=200_000, "RUNLANE_LEASE_RENEWAL_MS";
     /// How often an idle node looks for work when no notification comes.
     poll_interval_ms: u64 = 5_000 in 10..=600_000, "RUNLANE_POLL_INTERVAL_MS";
-    /// How often finished business is tidied up.
-    maintenance_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_MAINTENANCE_INTERVAL_MS";
     /// How often the leader looks for what has taken too long, and another node whether there is a leader.
     staleness_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_STALENESS_INTERVAL_MS";
     /// Jobs that one step of that search looks at.

@@ -28,6 +28,8 @@ pub struct Lane {
     pub max_concurrency: Option<i32>,
     /// Whether its run is paused.
     pub is_paused: bool,
+    /// Since when nothing of it starts because its jobs crash alike, and why; none while it is not held.
+    pub held: Option<(DateTime<Utc>, String)>,
     /// Whether it was closed: what waited in it is cancelled.
     pub is_closed: bool,
     /// Its jobs by state.
@@ -48,6 +50,8 @@ impl Lane {
             if self.is_closed { "closed" } else { "finished" }
         } else if self.is_closed {
             "closing"
+        } else if self.held.is_some() {
+            "held"
         } else if self.is_paused {
             "paused"
         } else if self.counts.active > 0 {
@@ -85,6 +89,7 @@ mod tests {
             priority: 5,
             max_concurrency: None,
             is_paused,
+            held: None,
             is_closed,
             counts: Counts { total: 9, pending, active, ..Counts::default() },
             cost_usd: None,
@@ -97,5 +102,7 @@ mod tests {
         assert_eq!(lane(1, 2, true, false).state(), "paused");
         assert_eq!(lane(1, 2, false, false).state(), "running");
         assert_eq!(lane(1, 0, false, false).state(), "waiting");
+        let held = Some((DateTime::UNIX_EPOCH, "crashes".to_owned()));
+        assert_eq!(Lane { held, ..lane(1, 2, false, false) }.state(), "held");
     }
 }

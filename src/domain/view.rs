@@ -268,6 +268,8 @@ pub struct Job {
     pub finished_at: Option<DateTime<Utc>>,
     /// What went wrong last.
     pub error: Option<JobError>,
+    /// When it went into the archive; none while it is hot.
+    pub archived_at: Option<DateTime<Utc>>,
 }
 
 impl Listed for Job {

@@ -43,19 +43,19 @@ pub(super) struct DefinitionContentInput {
 /// hold. Minutes are 1 to 525,600 (a year).
 #[derive(InputObject)]
 pub(super) struct LifecycleInput {
-    /// A run that takes longer is stale.
+    /// A run that takes longer is stale. What waits under a pause is not, and a pause starts every clock anew.
     max_duration_minutes: Option<i32>,
-    /// A job that waits longer for others is stale.
+    /// A job that waits longer for its first attempt, for a slot or for others, is stale.
     max_waiting_for_dependencies_minutes: Option<i32>,
-    /// A job that waits longer for its next attempt is stale.
+    /// A job that waits longer for another attempt is stale.
     max_waiting_for_retry_minutes: Option<i32>,
     /// An attempt that takes longer is stale.
     max_steps_in_process_minutes: Option<i32>,
-    /// What is done about it.
+    /// What is done about a stale job. A run is never requeued, and fails only with autoFailOnTimeout.
     staleness_action: Option<StalenessAction>,
-    /// Whether a stale run fails.
+    /// Whether a stale run fails: what waits of it is then cancelled, and retryFailedJobs reopens it.
     auto_fail_on_timeout: Option<bool>,
-    /// Whether a stale job becomes a dead letter.
+    /// Whether a stale job becomes a dead letter; with REQUEUE once requeues have not helped. False forbids it.
     auto_dlq_on_timeout: Option<bool>,
 }
 

@@ -106,6 +106,11 @@ impl Job {
         self.0.finished_at
     }
 
+    /// When it went into the archive, with its attempts and transcript, where it reads as before; null before.
+    async fn archived_at(&self) -> Option<DateTime<Utc>> {
+        self.0.archived_at
+    }
+
     /// What went wrong last, also while it waits for its next attempt.
     async fn error(&self) -> Option<JobError> {
         self.0.error.clone().map(JobError::from)

@@ -11,9 +11,9 @@ use crate::store::{Beat, Heartbeat, Missed, Pulse, Result};
 
 /// The part of a lease that is left for the end of the workers when it cannot be renewed.
 const RESERVE: u32 = 6;
-/// The first try of a renewal may take this part of the time between two renewals; each that runs out of time doubles
-/// it, so that a slow network gets through as well.
-const FIRST_TRY: u32 = 2;
+/// The first try of a renewal may take this part of the lease; each that runs out of time doubles it, so that a slow
+/// network gets through as well.
+const FIRST_TRY: u32 = 6;
 /// The first pause between two tries, as a part of the time between two renewals; doubles up to [`PAUSE_MAX`].
 const PAUSE: u32 = 20;
 /// The longest such pause, likewise.
@@ -76,7 +76,7 @@ impl Keeper {
 
     /// Tries until the lease is renewed. `false`: it is lost, or runs out.
     async fn renew(&mut self) -> bool {
-        let mut patience = self.period / FIRST_TRY;
+        let mut patience = self.term / FIRST_TRY;
         let mut pause = self.period / PAUSE;
         loop {
             let asked_at = Instant::now();

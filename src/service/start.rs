@@ -58,7 +58,15 @@ impl Service {
             .map_err(|e| self.failed(e))?;
         let (id, is_new) = match inserted {
             Inserted::Created => (id, true),
-            Inserted::Exists { id, input_hash } if input_hash == hash => (id, false),
+            Inserted::NoDefinition => return Err(not_found(Entity::Definition, &asked)),
+            Inserted::Exists { is_deleted: true, .. } => {
+                return Err(Error::Conflict(
+                    "The idempotencyKey belongs to a run that has been deleted: give another key, or ask an admin \
+                     to restore the run."
+                        .to_owned(),
+                ));
+            }
+            Inserted::Exists { id, input_hash, .. } if input_hash == hash => (id, false),
             Inserted::Exists { id, .. } => {
                 return Err(Error::Conflict(format!(
                     "The idempotencyKey was used before, with another input, and started the run {id}: \

@@ -163,7 +163,8 @@ fn push_work(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
     query.push(
         "select a.job_id, a.number, a.node_id, a.started_at, a.ended_at, a.outcome::text as outcome, a.error_code,
                 a.error_message, a.stderr_tail, a.fingerprint, l.run_id
-           from lane l join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+           from lane l join any_job j on j.lane_id = l.id
+          cross join lateral (select t.* from any_attempt t where t.job_id = j.id offset 0) as a
           where ",
     );
     match of {
@@ -187,11 +188,13 @@ fn push_subject(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
         HistoryOf::All => query.push("true"),
         HistoryOf::Run(run) => query.push("a.run_id = ").push_bind(run),
         HistoryOf::Job(job) => query
-            .push("a.run_id = (select l.run_id from job j join lane l on l.id = j.lane_id where j.id = ")
+            .push("a.run_id = (select l.run_id from any_job j join lane l on l.id = j.lane_id where j.id = ")
             .push_bind(job)
             .push(") and (a.subject_kind = 'run' or a.subject_kind = 'job' and a.subject_id = ")
             .push_bind(job.to_string())
-            .push(" or a.subject_kind = 'lane' and a.subject_id = (select j.lane_id::text from job j where j.id = ")
+            .push(" or a.subject_kind = 'dead_letter' and a.subject_id in (select d.id::text from dead_letter d where d.job_id = ")
+            .push_bind(job)
+            .push(") or a.subject_kind = 'lane' and a.subject_id = (select j.lane_id::text from any_job j where j.id = ")
             .push_bind(job)
             .push("))"),
         HistoryOf::Node(node) => {

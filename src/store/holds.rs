@@ -63,6 +63,14 @@ impl Store {
                     )
                     .execute(&mut *c)
                     .await?;
+                    sqlx::query!(
+                        "select record_act('releaseLane', 'lane', $1::bigint::text, $2,
+                                           jsonb_build_object('isHeld', true), jsonb_build_object('isHeld', false))",
+                        lane.id,
+                        id
+                    )
+                    .fetch_one(&mut *c)
+                    .await?;
                     wake(c).await?;
                 }
                 Ok(Some(Ok(Released::Lane { was_held: lane.is_held })))

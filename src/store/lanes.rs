@@ -11,7 +11,7 @@ use crate::domain::view::Counts;
 
 const SELECT: &str = "
 select l.id, l.run_id, r.name as run_name, r.created_by as owner, l.kind::text as kind, l.model, l.priority,
-       l.max_concurrency, l.is_paused, not l.is_open as is_closed, l.total, l.pending, l.active, l.completed, l.failed,
+       l.max_concurrency, l.is_paused, l.held_at, l.hold_reason, not l.is_open as is_closed, l.total, l.pending, l.active, l.completed, l.failed,
        l.cancelled, l.cost_usd, greatest(l.updated_at, l.closed_at) as updated_at,
        (select j.id from job j where j.lane_id = l.id and j.state = 'pending' and l.is_open
          order by j.run_at, j.id limit 1) as next_job
@@ -28,6 +28,8 @@ struct Row {
     priority: i16,
     max_concurrency: Option<i32>,
     is_paused: bool,
+    held_at: Option<DateTime<Utc>>,
+    hold_reason: Option<String>,
     is_closed: bool,
     total: i32,
     pending: i32,
@@ -53,6 +55,7 @@ impl TryFrom<Row> for Lane {
             priority: row.priority,
             max_concurrency: row.max_concurrency,
             is_paused: row.is_paused,
+            held: row.held_at.zip(row.hold_reason),
             is_closed: row.is_closed,
             counts: Counts {
                 total: row.total.into(),

@@ -3,11 +3,13 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod archive;
 mod audit;
 mod connections;
 mod control;
 mod dead_letters;
 mod definitions;
+mod deletion;
 mod error;
 mod heartbeat;
 mod history;
@@ -26,6 +28,7 @@ mod queue_pause;
 mod queue_status;
 mod restore;
 mod results;
+mod retry;
 mod runs;
 mod scenarios;
 mod server;
@@ -35,10 +38,12 @@ mod temporary;
 mod transaction;
 mod waiting;
 
+pub use archive::{Archivable, ArchivePartition, PartitionContent};
 pub use connections::Patience;
 pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
+pub use deletion::{DefinitionHead, Deleted, GoingOn};
 pub use error::{Error, Result};
 pub use heartbeat::{Beat, Heartbeat, Missed, Pulse};
 pub use holds::Released;

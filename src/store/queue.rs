@@ -163,9 +163,9 @@ impl Store {
                       t.score as "score?", t.usage as "usage?", t.cost_usd::text as cost_usd,
                       t.latency_ms as "latency_ms?"
                  from lane l
-                 join job j on j.lane_id = l.id
+                 join any_job j on j.lane_id = l.id
                  join scenario s on s.id = j.scenario_id
-                 left join transcript t on t.job_id = j.id
+                 left join any_transcript t on t.job_id = j.id and t.lane_id = l.id
                 where l.run_id = $1 and l.kind = 'probe:scenario'
                 order by l.position, s.key collate "C""#,
             run
@@ -250,9 +250,10 @@ impl Store {
     pub async fn recorded(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<Claim>> {
         let (ids, numbers): (Vec<i64>, Vec<i32>) = claims.iter().map(|c| (c.job_id, c.number)).unzip();
         let rows = sqlx::query!(
-            "select a.job_id, a.number from attempt a
-              where a.node_id = $1
-                and (a.job_id, a.number) in (select * from unnest($2::bigint[], $3::int[]))",
+            r#"select a.job_id as "job_id!", a.number as "number!"
+               from unnest($2::bigint[], $3::int[]) as c (job_id, number)
+              cross join lateral (select a.* from any_attempt a where a.job_id = c.job_id offset 0) as a
+              where a.node_id = $1 and a.number = c.number"#,
             node,
             &ids,
             &numbers

@@ -22,7 +22,7 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
        lanes.cost_usd, lanes.model, lanes.total, lanes.pending, lanes.active, lanes.completed, lanes.failed,
        lanes.cancelled, lanes.held_at, lanes.hold_reason
   from page
-  join run r on r.id = page.id
+  join run r on r.id = page.id and r.deleted_at is null
  cross join lateral (
     select sum(l.version)::bigint as version, max(l.updated_at) as updated_at, sum(l.cost_usd) as cost_usd,
            coalesce(array_agg(l.model order by l.position) filter (where l.model is not null), '{}') as model,
@@ -162,7 +162,8 @@ impl Store {
 
     /// How many runs there are, if at most `count_max`.
     async fn count_runs(&self, filter: &RunFilter, count_max: i64) -> Result<Option<i64>> {
-        let mut query = QueryBuilder::new("select count(*) from (select from run r where true");
+        let mut query =
+            QueryBuilder::new("select count(*) from (select from run r where r.deleted_at is null");
         push_conditions(&mut query, filter);
         if let Some(statuses) = status_texts(filter) {
             query.push(" and r.status = any(").push_bind(statuses).push("::text[]::run_status[])");
@@ -200,7 +201,9 @@ fn push_page(
     page: &PageRequest<i64>,
     condition: &str,
 ) {
-    query.push("(select r.id, r.seq from run r where r.seq < ").push_bind(page.after.unwrap_or(i64::MAX));
+    query
+        .push("(select r.id, r.seq from run r where r.deleted_at is null and r.seq < ")
+        .push_bind(page.after.unwrap_or(i64::MAX));
     push_conditions(query, filter);
     query.push(condition).push(" order by r.seq desc limit ").push_bind(page.limit + 1).push(")");
 }

@@ -63,7 +63,11 @@ pub enum Inserted {
         id: Uuid,
         /// The hash of the input that made it.
         input_hash: Vec<u8>,
+        /// Somebody has deleted it since; the key stays with it until it is gone for good.
+        is_deleted: bool,
     },
+    /// The definition is gone; nothing was stored.
+    NoDefinition,
     /// With these the creator would have too many jobs waiting; nothing was stored.
     TooManyWaiting {
         /// How many wait already.
@@ -101,6 +105,10 @@ impl Store {
                         // Committed since we looked: the insert has waited for it.
                         return earlier(c, &run).await?.ok_or(error);
                     }
+                    Err(error) if error.constraint() == Some("run_definition_is_there") => {
+                        attempt.rollback().await?;
+                        return Ok(Inserted::NoDefinition);
+                    }
                     Err(error) => return Err(error),
                 }
                 // From here to the commit one run of a user at a time, so that each sees those before it.
@@ -124,13 +132,14 @@ impl Store {
 async fn earlier(c: &mut PgConnection, run: &RunInsert) -> Result<Option<Inserted>> {
     let Some(key) = &run.idempotency_key else { return Ok(None) };
     let row = sqlx::query!(
-        r#"select id, input_hash as "input_hash!" from run where created_by = $1 and idempotency_key = $2"#,
+        r#"select id, input_hash as "input_hash!", deleted_at is not null as "is_deleted!" from run
+            where created_by = $1 and idempotency_key = $2"#,
         run.created_by,
         key
     )
     .fetch_optional(c)
     .await?;
-    Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash }))
+    Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash, is_deleted: r.is_deleted }))
 }
 
 /// How many jobs wait in the runs of this user.

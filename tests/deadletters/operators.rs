@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::support::{acts, assert_entries_match_jobs, entries, failed_run};
 use crate::cli::process::{Home, finish};
-use crate::control::support::{counts, queue};
+use crate::control::support::{counts, is_analysis, queue};
+use crate::queue::support::{assert_books_balance, until_sql};
 use crate::support::app::Cluster;
 
 /// What a command prints.
@@ -101,6 +102,19 @@ async fn an_operator_sees_lanes_with_their_counters_and_why_they_wait() {
     }
     let table = says(&home, &cluster, &["lane", "list"]).await;
     assert!(table.contains("its next job waits because") && table.contains("paused"), "{table}");
+
+    sqlx::query(
+        "update lane set held_at = now(), hold_reason = 'crashes', hold_fingerprint = 'f' where id = $1",
+    )
+    .bind(id.parse::<i64>().unwrap())
+    .execute(&cluster.db)
+    .await
+    .unwrap();
+    let held = json_of(&home, &cluster, &["lane", "show", id]).await;
+    assert_eq!((&held["state"], &held["heldBecause"]), (&json!("held"), &json!("crashes")));
+    let released = json_of(&home, &cluster, &["lane", "release", id, "--as", "grace"]).await;
+    assert_eq!((&released["state"], &released["heldAt"]), (&json!("paused"), &json!(null)));
+    assert_eq!(acts(&cluster.db, "lane.released").await[0].0, "grace");
     let unknown = refusal(&home, &cluster, &["lane", "show", "4711"]).await;
     assert!(unknown.contains("no lane with the id 4711"), "{unknown}");
     cluster.stop().await;
@@ -162,8 +176,45 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = home.configured(&["deadletter", "list"], &cluster.url);
-    let ended = command.stdout(writer).stderr(std::process::Stdio::piped()).output().await.unwrap();
+    let process = command.stdout(writer).spawn().unwrap();
+    // Nor does this process keep an end of the pipe.
+    drop(command);
+    let ended = process.wait_with_output().await.unwrap();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_that_is_killed_has_done_whole_batches_and_a_repeat_does_the_rest() {
+    const JOBS: i64 = 300;
+    let (home, cluster) = (Home::new(), Cluster::start().await);
+    let run = failed_run(&cluster, JOBS as usize).await;
+    cluster.until(&run, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
+    queue(&cluster, "pauseQueue").await;
+    let mut command = home.configured(&["deadletter", "redrive", "--run", &run], &cluster.url);
+    let mut process = command.env("RUNLANE_REDRIVE_BATCH", "1").spawn().unwrap();
+    until_sql(&cluster.db, "on its way", "select count(*) >= 20 from dead_letter where status <> 'pending'")
+        .await;
+    process.kill().await.unwrap();
+    // What its connection was doing when it died is done or undone when the connection is gone.
+    until_sql(
+        &cluster.db,
+        "alone",
+        "select count(*) = 0 from pg_stat_activity
+          where datname = current_database() and application_name = 'runlane command'",
+    )
+    .await;
+    let [pending, _, _, failed, _] = counts(&cluster.state(&run).await);
+    assert!((20..JOBS).contains(&pending), "it was killed on its way: {pending}");
+    assert_eq!(pending + failed, JOBS);
+    assert_books_balance(&cluster.db).await;
+    assert_entries_match_jobs(&cluster.db).await;
+
+    let rest = json_of(&home, &cluster, &["deadletter", "redrive", "--run", &run]).await;
+    assert_eq!(rest["redriven"], failed);
+    assert_eq!(counts(&cluster.state(&run).await), [JOBS, 0, 0, 0, 0]);
+    assert_books_balance(&cluster.db).await;
+    assert_entries_match_jobs(&cluster.db).await;
     cluster.stop().await;
 }

@@ -180,7 +180,10 @@ async fn a_waiting_job_is_given_up_by_hand_and_only_a_waiting_one() {
     let kept = listed(&cluster, ADA, json!({ "reason": "MANUAL_DLQ" })).await;
     assert_eq!((&kept["totalCount"], &kept["nodes"][0]["originalStatus"]), (&json!(1), &json!("PENDING")));
     assert_eq!(kept["nodes"][0]["metadata"], json!({ "by": "ada", "notes": "costs too much" }));
-    assert_eq!(acts(&cluster.db, "job.dead_letter").await[0].0, "ada");
+    for action in ["job.dead_letter", "deadLetterJob"] {
+        let recorded = acts(&cluster.db, action).await;
+        assert_eq!((recorded.len(), recorded[0].0.as_str(), recorded[0].1.as_str()), (1, "ada", "job"));
+    }
     assert_entries_match_jobs(&cluster.db).await;
     cluster.stop().await;
 }

@@ -106,6 +106,15 @@ async fn nothing_is_stale_while_it_is_paused_and_a_pause_starts_the_clock_anew()
     )
     .await;
 
+    // A lane that is held waits for a person as well; its run goes on.
+    sql(&cluster, "update lane set held_at = clock_timestamp(), hold_reason = 'x', hold_fingerprint = 'x'")
+        .await;
+    assert_eq!(detector.waiting(9).await.unwrap(), []);
+    assert_eq!(number(&cluster, health).await, 1, "the run");
+    sql(&cluster, "update lane set held_at = null, hold_reason = null, hold_fingerprint = null").await;
+    assert_eq!(detector.waiting(9).await.unwrap(), []);
+    sql(&cluster, "update lane set resumed_at = resumed_at - interval '61 min'").await;
+
     queue("pauseQueue").await;
     assert_eq!((detector.waiting(9).await.unwrap(), detector.runs().await.unwrap()), (vec![], vec![]));
     assert_eq!(number(&cluster, health).await, 0);

@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use super::push_conditions;
 use crate::domain::dead_letter::{DeadLetterStatus, Redrive, RedriveObstacle, Redriven, Resolution};
 use crate::domain::{JobState, RunStatus};
+use crate::store::audit::{job_facts, record_job_change};
 use crate::store::transaction::in_transaction;
 use crate::store::{JobHead, Result, RunHead, Store};
 
@@ -147,17 +148,19 @@ impl Store {
             Box::pin(async move {
                 sqlx::query!(
                     "select id from lane
-                      where run_id = (select l.run_id from job j join lane l on l.id = j.lane_id where j.id = $1)
+                      where run_id = (select l.run_id from any_job j join lane l on l.id = j.lane_id where j.id = $1)
                       order by id for update",
                     id
                 )
                 .fetch_all(&mut *c)
                 .await?;
+                sqlx::query!("select id from job where id = $1 for update", id).fetch_optional(&mut *c).await?;
                 let Some(row) = sqlx::query!(
                     r#"select j.state::text as "state!", l.is_open, l.kind::text as "kind!", r.id as run_id,
                               r.status::text as "status!", r.created_by
-                         from job j join lane l on l.id = j.lane_id join run r on r.id = l.run_id
-                        where j.id = $1 for update of j"#,
+                         from any_job j join lane l on l.id = j.lane_id
+                         join run r on r.id = l.run_id and r.deleted_at is null
+                        where j.id = $1"#,
                     id
                 )
                 .fetch_optional(&mut *c)
@@ -171,17 +174,20 @@ impl Store {
                 };
                 let status: RunStatus = row.status.parse()?;
                 let run = RunHead { id: row.run_id, status, created_by: row.created_by };
-                if let Err(refused) = allow(&JobHead { id, state, kind: row.kind.parse()?, run }) {
+                let head = JobHead { id, state, kind: row.kind.parse()?, run };
+                if let Err(refused) = allow(&head) {
                     return Ok(Some(Err(refused)));
                 }
+                let before = job_facts(c, id).await?;
                 sqlx::query!(
                     "select bury_jobs(array[$1::bigint], 'manual_dlq', 'manual_dlq', $2, $3)",
                     id,
                     why,
                     metadata
                 )
-                .fetch_all(c)
+                .fetch_all(&mut *c)
                 .await?;
+                record_job_change(c, "deadLetterJob", id, head.run.id, before).await?;
                 Ok(Some(Ok(())))
             })
         })

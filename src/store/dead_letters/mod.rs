@@ -84,7 +84,7 @@ impl Store {
     /// Those of the database.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>> {
         let mut query = QueryBuilder::new(COLUMNS);
-        query.push("d.id = ").push_bind(id);
+        query.push(VISIBLE).push(" and d.id = ").push_bind(id);
         let row: Option<Row> = query.build_query_as().fetch_optional(&self.pool).await?;
         row.map(DeadLetter::try_from).transpose()
     }
@@ -95,7 +95,11 @@ impl Store {
     /// Those of the database.
     pub async fn dead_letters_of(&self, jobs: &[i64]) -> Result<Vec<DeadLetter>> {
         let mut query = QueryBuilder::new(COLUMNS);
-        query.push("d.job_id = any(").push_bind(jobs.to_vec()).push(") order by d.id desc");
+        query
+            .push(VISIBLE)
+            .push(" and d.job_id = any(")
+            .push_bind(jobs.to_vec())
+            .push(") order by d.id desc");
         let rows: Vec<Row> = query.build_query_as().fetch_all(&self.pool).await?;
         rows.into_iter().map(DeadLetter::try_from).collect()
     }
@@ -188,9 +192,13 @@ impl Store {
     }
 }
 
-/// Everything that the filter asks for. What is open stands in the statement as a literal, because the planner matches
+/// Runs that somebody has deleted are hidden with all that is theirs.
+const VISIBLE: &str = "d.run_id <> all (array(select r.id from run r where r.deleted_at is not null))";
+
+/// Everything that the filter asks for, of runs that are not hidden. What is open stands in the statement as a literal, because the planner matches
 /// the partial index by it.
 fn push_conditions(query: &mut QueryBuilder<Postgres>, filter: &DeadLetterFilter) {
+    query.push(" and ").push(VISIBLE);
     if let Some(id) = filter.run_id {
         query.push(" and d.run_id = ").push_bind(id);
     }
