@@ -116,7 +116,7 @@ async fn redrives_and_retries_at_the_same_time_redrive_each_job_once() {
     let sum: i64 = [a, b, c].iter().map(|r| r["redriven"].as_i64().unwrap()).sum();
     let by = |action: &'static str| acts(&cluster.db, action);
     assert_eq!(by("redriveDeadLetters").await.len() as i64, sum);
-    assert_eq!(sum + by("retry").await.len() as i64, JOBS);
+    assert_eq!(sum + by("dead_letter.retried").await.len() as i64, JOBS);
     let epochs: Vec<i32> = sqlx::query_scalar(
         "select distinct j.epoch from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'",
     )
@@ -228,19 +228,34 @@ async fn an_analysis_that_failed_is_redriven_also_in_a_cancelled_run_and_computi
     assert_eq!(open().await, 1);
     let report = redrive(&cluster, ADA, json!({ "filter": { "runId": run } })).await;
     assert_eq!(report.data()["redriveDeadLetters"]["redriven"], 1);
+    let history = cluster
+        .user(
+            "query($id: ID!) { job(id: $id) { history(first: 1) { nodes { action actor subjectKind } } } }",
+            json!({ "id": analysis }),
+        )
+        .await;
+    assert_eq!(
+        history.data()["job"]["history"]["nodes"][0],
+        json!({ "action": "redriveDeadLetters", "actor": "ada", "subjectKind": "dead_letter" }),
+        "the job's history has what became of its dead letters"
+    );
     assert_eq!(cluster.state(&run).await["status"], "CANCELLED");
 
-    for (again, action) in
-        [("startAnalysis(runId: $id, kind: BASIC)", "startAnalysis"), ("retryJob(id: $id)", "retry")]
-    {
+    let again = [("startAnalysis(runId: $id, kind: BASIC)", &run), ("retryJob(id: $id)", &analysis)];
+    for (n, (again, id)) in again.into_iter().enumerate() {
         did(&cluster, "deadLetterJob(id: $id)", &analysis).await;
         assert_eq!(open().await, 1);
-        did(&cluster, again, if action == "retry" { &analysis } else { &run }).await;
+        did(&cluster, again, id).await;
         assert_eq!(open().await, 0, "{again}");
-        let recorded =
-            acts(&cluster.db, action).await.into_iter().filter(|(_, kind, ..)| kind == "dead_letter");
-        let recorded: Vec<Value> = recorded.filter_map(|(.., after, _)| after).collect();
-        assert_eq!((recorded.len(), &recorded[0]["jobId"]), (1, &json!(analysis.parse::<i64>().unwrap())));
+        let recorded: Vec<Value> = acts(&cluster.db, "dead_letter.retried")
+            .await
+            .into_iter()
+            .filter_map(|(.., after, _)| after)
+            .collect();
+        assert_eq!(
+            (recorded.len(), &recorded[n]["jobId"]),
+            (n + 1, &json!(analysis.parse::<i64>().unwrap()))
+        );
         assert_entries_match_jobs(&cluster.db).await;
     }
     cluster.stop().await;
