@@ -6,6 +6,7 @@ mod local;
 mod run;
 mod schema;
 mod token;
+mod verify;
 mod with_database;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Work,
     /// Bring the database's schema to this version.
     Migrate,
+    /// Check the database against every invariant. Exits with 0 when all hold, 1 when one does not, 2 when it cannot tell.
+    Verify(verify::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
@@ -58,9 +61,15 @@ enum Command {
 /// Runs the program with the process's arguments. What goes wrong is said on stderr, for people.
 #[must_use]
 pub fn main() -> ExitCode {
-    run_command().unwrap_or_else(|error| {
+    let cli = Cli::parse();
+    // Elsewhere 1 says that something went wrong; here, that something is wrong with the database.
+    let failure = match cli.command {
+        Command::Verify(_) => ExitCode::from(verify::CANNOT_RUN),
+        _ => ExitCode::FAILURE,
+    };
+    run_command(cli).unwrap_or_else(|error| {
         eprintln!("runlane: {}", explained(&error));
-        ExitCode::FAILURE
+        failure
     })
 }
 
@@ -78,8 +87,7 @@ fn explained(error: &anyhow::Error) -> String {
     })
 }
 
-fn run_command() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     match dotenvy::dotenv() {
         Ok(_) => {}
         Err(error) if error.not_found() => {}
@@ -90,7 +98,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::from_env()?;
-    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_));
+    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_) | Command::Verify(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -110,6 +118,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
+        Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }

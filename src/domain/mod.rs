@@ -23,6 +23,7 @@ pub mod sampling;
 pub mod start_run;
 pub mod text_enum;
 pub mod validation;
+pub mod verify;
 pub mod view;
 pub mod waiting;
 pub mod work;

@@ -20,6 +20,7 @@ mod scenarios;
 mod start;
 mod temporary;
 mod transaction;
+mod verify;
 mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
@@ -33,6 +34,7 @@ pub use queue::Claimed;
 pub use scenarios::ScenarioKey;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
+pub use verify::rules;
 pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
 use std::sync::Arc;
