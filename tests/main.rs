@@ -12,3 +12,4 @@ mod quickstart;
 mod reads;
 mod support;
 mod tidy;
+mod verify;
