@@ -4,6 +4,7 @@
 mod api;
 mod cli;
 mod control;
+mod crashes;
 mod embedded;
 mod executor;
 mod http;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::crash::crash_point;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::{CancelMode, JobKind, JobState, RunStatus};
@@ -86,10 +87,12 @@ impl Store {
                     return Ok(Some(Err(refused)));
                 }
                 apply(c, &run, change).await?;
+                crash_point(change.points().0);
                 Ok(Some(Ok(())))
             })
         })
         .await
+        .inspect(|_| crash_point(change.points().1))
     }
 
     /// Changes a job if `allow` agrees. `None`: there is no such job. `Some(Err)`: refused, nothing changed.
@@ -139,10 +142,12 @@ impl Store {
                     (JobChange::Cancel, _) => cancel_waiting_job(c, &job, lane.id).await?,
                     (JobChange::Retry, _) => retry_failed(c, &job.run, &[lane.id], Some(&job)).await?,
                 }
+                crash_point(change.points().0);
                 Ok(Some(Ok(())))
             })
         })
         .await
+        .inspect(|_| crash_point(change.points().1))
     }
 
     /// Pauses every claim. Pausing a paused queue keeps the first pause.

@@ -4,6 +4,7 @@
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
 mod control;
+mod crash;
 mod definitions;
 mod error;
 mod jobs;

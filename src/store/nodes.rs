@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::crash::crash_point;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::job::Claim;
@@ -142,6 +143,9 @@ impl Store {
                 )
                 .fetch_all(c)
                 .await?;
+                if !rows.is_empty() {
+                    crash_point("rescue.before");
+                }
                 Ok(rows
                     .into_iter()
                     .map(|r| Rescued {
@@ -156,6 +160,11 @@ impl Store {
             })
         })
         .await
+        .inspect(|rescued: &Vec<Rescued>| {
+            if !rescued.is_empty() {
+                crash_point("rescue.after");
+            }
+        })
     }
 
     /// Whether nothing answers where the database should be, or it says that it is starting or stopping: then no node
@@ -199,6 +208,7 @@ impl Store {
                 .execute(&mut *c)
                 .await?
                 .rows_affected();
+                crash_point("settle.before");
                 if i64::try_from(rewritten).unwrap_or(i64::MAX) < batch {
                     sqlx::query!("update lane set is_settled = true where id = $1", lane.id).execute(c).await?;
                 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::crash::crash_point;
 use super::{Error, Result, Store};
 
 /// Everything that a new run is made of.
@@ -68,6 +69,7 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] when a constraint is violated; nothing is stored then.
     pub async fn insert_run(&self, run: &RunInsert) -> Result<Inserted> {
+        crash_point("start.before");
         let stored = sqlx::query_file!(
             "src/store/sql/insert_run.sql",
             run.id,
@@ -94,7 +96,10 @@ impl Store {
         .await
         .map_err(Error::from);
         match stored {
-            Ok(_) => Ok(Inserted::Created),
+            Ok(_) => {
+                crash_point("start.after");
+                Ok(Inserted::Created)
+            }
             Err(error) if error.constraint() == Some("run_idempotency") => {
                 let row = sqlx::query!(
                     r#"select id, input_hash as "input_hash!" from run where created_by = $1 and idempotency_key = $2"#,

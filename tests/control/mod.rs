@@ -12,5 +12,5 @@ mod retry;
 mod revision;
 mod roles;
 mod states;
-mod support;
+pub mod support;
 mod tokens;

@@ -11,6 +11,6 @@ mod process;
 mod progress;
 mod refused;
 mod retries;
-mod support;
+pub mod support;
 mod wakeup;
 mod workers;
