@@ -8,6 +8,7 @@ mod crashes;
 mod embedded;
 mod executor;
 mod http;
+mod machine;
 mod queue;
 mod quickstart;
 mod reads;
