@@ -9,6 +9,7 @@ mod embedded;
 mod executor;
 mod http;
 mod machine;
+mod model;
 mod queue;
 mod quickstart;
 mod reads;
