@@ -21,7 +21,9 @@ pub struct Expectations {
 pub struct Rule {
     /// Its name, the same in every version.
     pub check: &'static str,
-    /// The invariant that it watches over: I1 to I9 as docs/reliability.md has them, or `rows`.
+    /// What it watches over. I1: what was acknowledged exists. I2: everything ends. I3: once. I4: by a path of the state
+    /// machines. I5: numbers add up. I6: results are the current attempt's. I7: attempts do not overlap. I9: nothing is
+    /// claimed while it is held. `rows`: rows belong together.
     pub invariant: &'static str,
     /// What must hold.
     pub rule: &'static str,
