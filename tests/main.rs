@@ -2,14 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod api;
+mod audit;
 mod cli;
 mod control;
 mod crashes;
+mod deadletters;
+mod embedded;
 mod embedded;
 mod executor;
+mod executor;
+mod http;
 mod http;
 mod machine;
 mod model;
+mod nodes;
 mod queue;
 mod quickstart;
 mod reads;

@@ -253,5 +253,25 @@ create table node (
     started_at  timestamptz not null default now(),
     lease_until timestamptz not null,
     executes    boolean not null,
-    is_draining boolean not null default false
+    -- Claims nothing more: an admin said so, or it stops.
+    is_draining boolean not null default false,
+    -- Its process ends: nobody takes that back.
+    is_stopping boolean not null default false,
+    -- What it said of itself when it last renewed its lease. No index covers any of it, so renewals stay within the page.
+    renewed_at      timestamptz not null default clock_timestamp(),
+    -- Jobs of each kind that it can run and that it runs.
+    slots           jsonb not null default '{}',
+    active          jsonb not null default '{}',
+    -- Renewals that failed, and results that came too late, since it registered.
+    failed_renewals bigint not null default 0,
+    late_results    bigint not null default 0
 ) with (fillfactor = 50);
+
+-- Since when leases can be judged: while the server was down nobody could renew. Unlogged, so that it is empty after
+-- whatever breaks sessions without a restart of the whole server: recovery from a crash, and the promotion of a standby.
+-- The first sweep after that writes the time.
+create unlogged table lease_watch (
+    id    boolean primary key default true check (id),
+    since timestamptz not null
+);
+insert into lease_watch (since) values (clock_timestamp());

@@ -2,7 +2,7 @@
 -- is that of 0002_claims.sql.
 
 -- Makes an analysis of a run wait to be computed (anew). Nothing changes while one of the kind waits or runs. Whoever
--- calls holds the locks that come before.
+-- calls holds the locks that come before. That one is computed anew is recorded.
 create function start_analysis(p_run uuid, p_kind job_kind) returns void language plpgsql as $$
 declare
     v_lane lane;
@@ -25,6 +25,9 @@ begin
             perform pg_notify('runlane_wake', '');
             return;
         end if;
+        if v_lane.failed > 0 then
+            perform close_dead_letters(array(select j.id from job j where j.lane_id = v_lane.id), 'startAnalysis');
+        end if;
         update job j
            set state = 'pending', epoch = j.epoch + 1, epoch_claims = j.claims, failures = 0, losses = 0,
                losses_alone = 0, throttles = 0, throttled_ms = 0, is_suspect = false, cancel_requested = false,
@@ -36,6 +39,8 @@ begin
                is_paused = (select r.status = 'PAUSED' from run r where r.id = p_run),
                version = l.version + 1, updated_at = v_now
          where l.id = v_lane.id;
+        perform record_act('analysis.restarted', 'job', j.id::text, p_run, null, jsonb_build_object('epoch', j.epoch))
+           from job j where j.lane_id = v_lane.id;
     end if;
     perform pg_notify('runlane_wake', '');
 end
@@ -100,6 +105,8 @@ declare
     v_locked   bigint[];
     v_ids      bigint[];
     v_states   job_state[];
+    -- Why a job gave up; null for one that did not.
+    v_reasons  text[];
     v_drained  uuid[];
     v_again    uuid[];
 begin
@@ -126,6 +133,7 @@ begin
                i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone,
                -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
                case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
+               i.outcome = 'retried' as is_cut_short,
                case when i.outcome in ('completed', 'failed', 'cancelled') then i.outcome::text::job_state
                     when i.outcome = 'retried' and not l.is_open then 'failed'
                     when not l.is_open or j.cancel_requested then 'cancelled'
@@ -217,14 +225,22 @@ begin
         on conflict (minute, kind, node_id) do update
            set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed
     )
-    select array_agg(f.id), array_agg(f.state), array_agg(distinct f.lane_id)
-      into v_ids, v_states, v_lanes
+    select array_agg(f.id), array_agg(f.state), array_agg(distinct f.lane_id),
+           array_agg(case when f.state <> 'failed' then null
+                          when f.alone then 'crash_loop'
+                          when f.retryable and not f.is_cut_short then 'max_retries_exceeded'
+                          else 'non_retryable' end)
+      into v_ids, v_states, v_lanes, v_reasons
       from fenced f;
     -- What comes too late changes nothing: from here on only the lanes that moved count.
     if v_ids is null then
         return;
     end if;
     return query select * from unnest(v_ids, v_states);
+
+    if 'failed' = any (v_states) then
+        perform bury(v_ids, v_reasons::dlq_reason[], 'active', '{}');
+    end if;
 
     v_drained := array(select distinct l.run_id from lane l
                         where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
@@ -252,8 +268,36 @@ begin
 end
 $$;
 
+-- Gives claims of a node back to the queue because a person said so; burns nothing. Returns those that it still held.
+create function release_claims(p_node uuid, p_job bigint[], p_number int[])
+returns table (job_id bigint, state job_state) language sql as $$
+    select e.job_id, e.state
+      from cardinality(p_job) as n
+     cross join lateral end_attempts(
+        p_node, p_job, p_number,
+        array_fill('released'::attempt_outcome, array[n]), array_fill(0::bigint, array[n]),
+        array_fill(null::text, array[n]), array_fill(null::text, array[n]), array_fill(null::boolean, array[n]),
+        array_fill(null::text, array[n]), array_fill(null::jsonb, array[n]), array_fill(null::jsonb, array[n]),
+        array_fill(false, array[n]), array_fill(false, array[n])) as e
+     where n > 0
+$$;
+
+-- Since when leases can be judged: the start of the server, its recovery from a crash, or its promotion.
+create function leases_watched_since() returns timestamptz language plpgsql as $$
+declare
+    v_since timestamptz;
+begin
+    select w.since into v_since from lease_watch w;
+    if not found then
+        insert into lease_watch (since) values (clock_timestamp()) on conflict (id) do nothing;
+        v_since := clock_timestamp();
+    end if;
+    return greatest(v_since, pg_postmaster_start_time());
+end
+$$;
+
 -- Gives the jobs of nodes whose lease has run out, or whose row is gone, back to the queue, and returns them. Nobody
--- judges leases within one lease of PostgreSQL's own start: while it was down nobody could renew.
+-- judges leases within one lease of PostgreSQL's own start or promotion: while it was down nobody could renew.
 create function rescue_jobs(p_lease_ms bigint)
 returns table (node_id uuid, job_id bigint, number int, lane_id bigint, run_id uuid, batch_id uuid, request_id text)
 language plpgsql as $$
@@ -264,7 +308,7 @@ declare
     v_claims int[];
     v_n      int;
 begin
-    if pg_postmaster_start_time() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
+    if leases_watched_since() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
         return;
     end if;
     v_nodes := array(select n.id from node n where n.lease_until < clock_timestamp()
@@ -307,6 +351,7 @@ begin
               join run r on r.id = l.run_id;
         end if;
         delete from node n where n.id = v_node;
+        perform record_act('node.lost', 'node', v_node::text, null, null, jsonb_build_object('jobsGivenBack', v_n));
     end loop;
 end
 $$;

@@ -23,6 +23,7 @@ create table audit (
     note         text
 );
 create index audit_by_subject on audit (subject_kind, subject_id, id);
+create index audit_by_time on audit (at, id);
 create index audit_by_run on audit (run_id, id) where run_id is not null;
 
 create function refuse_change() returns trigger language plpgsql as $$
@@ -55,3 +56,55 @@ end
 $$;
 create trigger run_is_audited after update of status on run
     for each row when (old.status is distinct from new.status) execute function audit_run();
+
+-- A lane that closes cancels what waits in it: many jobs at once, without an attempt of any.
+create function audit_lane() returns trigger language plpgsql as $$
+begin
+    perform record_act(case when new.is_open then 'lane.opened' else 'lane.closed' end, 'lane', new.id::text, new.run_id,
+                       jsonb_build_object('isOpen', old.is_open, 'pending', old.pending, 'cancelled', old.cancelled),
+                       jsonb_build_object('isOpen', new.is_open, 'pending', new.pending, 'cancelled', new.cancelled));
+    return null;
+end
+$$;
+create trigger lane_is_audited after update of is_open on lane
+    for each row when (old.is_open is distinct from new.is_open) execute function audit_lane();
+
+-- What a person's act can change of a run. Stands still between two looks of a transaction that holds the run's lanes.
+create function run_facts(p_run uuid) returns jsonb language sql as $$
+    select jsonb_build_object(
+               'status', r.status, 'priority', r.priority, 'cancelMode', r.cancel_mode,
+               'pending', coalesce(sum(l.pending) filter (where l.model is not null), 0),
+               'failed', coalesce(sum(l.failed) filter (where l.model is not null), 0),
+               'cancelled', coalesce(sum(l.cancelled) filter (where l.model is not null), 0))
+           || coalesce(jsonb_object_agg(l.kind, case when l.is_live then 'waits or runs' else 'ended' end)
+                           filter (where l.model is null), '{}')
+      from run r left join lane l on l.run_id = r.id
+     where r.id = p_run
+     group by r.id
+$$;
+
+-- What a person's act can change of a job. A waiting job of a closed lane is cancelled.
+create function job_facts(p_job bigint) returns jsonb language sql as $$
+    select jsonb_build_object(
+               'state', case when j.state = 'pending' and not l.is_open then 'cancelled' else j.state end,
+               'epoch', j.epoch, 'cancelRequested', j.cancel_requested, 'nodeId', j.node_id, 'errorCode', j.error_code)
+      from job j join lane l on l.id = j.lane_id
+     where j.id = p_job
+$$;
+
+-- Those of the facts that are others beside, or are not there.
+create function differing(p_facts jsonb, p_beside jsonb) returns jsonb language sql immutable as $$
+    select jsonb_object_agg(f.key, f.value)
+      from jsonb_each(p_facts) as f
+     where (p_beside -> f.key) is distinct from f.value
+$$;
+
+-- Records an act with what it changed; one that changed nothing leaves no record.
+create function record_change(
+    p_action text, p_subject_kind text, p_subject_id text, p_run uuid, p_before jsonb, p_after jsonb,
+    p_note text default null
+) returns void language sql as $$
+    select record_act(p_action, p_subject_kind, p_subject_id, p_run,
+                      differing(p_before, p_after), differing(p_after, p_before), p_note)
+     where p_before is distinct from p_after
+$$;

@@ -1,5 +1,7 @@
 //! What `/health` and `/ready` say.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,8 @@ pub struct AppProbes {
     pub(super) api_max: u32,
     pub(super) orchestrator_max: u32,
     pub(super) shutdown: CancellationToken,
+    /// An admin drained the node of this process.
+    pub(super) is_draining: Arc<AtomicBool>,
 }
 
 impl AppProbes {
@@ -62,7 +66,7 @@ impl Probes for AppProbes {
     }
 
     async fn ready(&self) -> Readiness {
-        if self.shutdown.is_cancelled() {
+        if self.shutdown.is_cancelled() || self.is_draining.load(Ordering::Relaxed) {
             return Readiness::Draining;
         }
         match self.latency().await {

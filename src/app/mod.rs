@@ -4,6 +4,7 @@ mod health;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -72,6 +73,7 @@ pub struct App {
     orchestrator: Option<JoinHandle<()>>,
     executor: Option<Arc<Executor>>,
     registered: Arc<Notify>,
+    is_draining: Arc<AtomicBool>,
     pools: Pools,
 }
 
@@ -122,6 +124,17 @@ pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
     })
 }
 
+/// The store of a command that looks at the database once.
+///
+/// # Errors
+/// [`StartError`] when no database is configured.
+pub fn operator_store(config: &Config) -> Result<Store, StartError> {
+    let url = database_url(config)?;
+    connect(&url, "runlane operator", pool_settings(&config.numbers, 2))
+        .map(Store::new)
+        .map_err(StartError::Database)
+}
+
 /// Waits for the database, for `patience` at most, and brings its schema to this version.
 ///
 /// # Errors
@@ -134,6 +147,18 @@ pub async fn prepare_database(config: &Config, patience: Duration) -> Result<(),
     migrate(&pool).await?;
     pool.close().await;
     Ok(())
+}
+
+/// The services alone, over the database of the configuration: for commands that do one thing and end.
+///
+/// # Errors
+/// [`StartError`] when it does not answer in time.
+pub async fn service(config: &Arc<Config>) -> Result<Service, StartError> {
+    let url = database_url(config)?;
+    reach(&url, DATABASE_WAIT).await.map_err(StartError::Database)?;
+    let pool =
+        connect(&url, "runlane command", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
+    Ok(Service::new(Store::new(pool), Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
 }
 
 impl App {
@@ -154,6 +179,11 @@ impl App {
             orchestrator: store("runlane orchestrator", n.orchestrator_pool_size)?,
             lease: store("runlane lease", 2)?,
         };
+        if pools.lease.settle_home().await.map_err(StartError::Database)? {
+            tracing::error!(
+                "the database was restored or copied: the queue is paused; see `runlane restored`, then resume the queue"
+            );
+        }
         let mut app = Self {
             address: None,
             shutdown: CancellationToken::new(),
@@ -163,6 +193,7 @@ impl App {
             orchestrator: None,
             executor: None,
             registered: Arc::new(Notify::new()),
+            is_draining: Arc::default(),
             pools: pools.clone(),
         };
         let mut registry = Registry::default();
@@ -190,6 +221,7 @@ impl App {
             lease_store: pools.lease.clone(),
             executor: Arc::clone(&executor),
             metrics,
+            is_draining: Arc::clone(&self.is_draining),
         };
         self.executor = Some(executor);
         self.orchestrator = Some(tokio::spawn(orchestrator::run(
@@ -221,6 +253,7 @@ impl App {
             api_max: config.numbers.api_pool_size,
             orchestrator_max: config.numbers.orchestrator_pool_size,
             shutdown: self.shutdown.clone(),
+            is_draining: Arc::clone(&self.is_draining),
         };
         let options = HttpOptions::from_config(config);
         let router = crate::http::router(schema, Arc::new(authority), probes, Arc::new(registry), options);

@@ -1,8 +1,14 @@
 //! The command line.
 
+mod acting;
+mod dead_letter;
 mod demo;
 mod dev;
+mod lane;
 mod local;
+mod node;
+mod output;
+mod restored;
 mod run;
 mod schema;
 mod token;
@@ -49,8 +55,17 @@ enum Command {
     Migrate,
     /// Check the database against every invariant. Exits with 0 when all hold, 1 when one does not, 2 when it cannot tell.
     Verify(verify::Arguments),
+    /// Show what a restored database may run a second time.
+    Restored(restored::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
+    /// Look at jobs that gave up, close them, and let them try again.
+    #[command(name = "deadletter")]
+    DeadLetter(dead_letter::Arguments),
+    /// Look at lanes: the jobs of one run that share a kind and a model.
+    Lane(lane::Arguments),
+    /// Look after the nodes of an installation.
+    Node(node::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
@@ -99,6 +114,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let mut config = Config::from_env()?;
     let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_) | Command::Verify(_));
+    let is_quiet = !matches!(cli.command, Command::Dev | Command::Serve { .. } | Command::Work);
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -117,8 +133,12 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo => runtime()?.block_on(demo::run(config, clock))?,
         Command::Dev => runtime()?.block_on(dev::serve(config, clock))?,
         Command::Work => runtime()?.block_on(run::work(config, clock))?,
+        Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
+        Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
+        Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),
+        Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }

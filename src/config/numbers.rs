@@ -87,6 +87,10 @@ numbers! {
     name_max_chars: usize = 200 in 10..=1_000, "RUNLANE_NAME_MAX_CHARS";
     /// Characters of the reason for a pause.
     reason_max_chars: usize = 500 in 10..=10_000, "RUNLANE_REASON_MAX_CHARS";
+    /// Characters of the notes about a dead letter.
+    notes_max_chars: usize = 4_000 in 10..=100_000, "RUNLANE_NOTES_MAX_CHARS";
+    /// Dead letters that are redriven in one transaction at most.
+    redrive_batch: i64 = 500 in 1..=10_000, "RUNLANE_REDRIVE_BATCH";
     /// Mistakes in an input that one answer lists; the rest are counted.
     mistakes_max: usize = 100 in 1..=10_000, "RUNLANE_MISTAKES_MAX";
     /// Jobs of any kind that this node runs at once, for kinds without a number of their own.
@@ -154,6 +158,7 @@ impl Numbers {
             metadata_max_bytes: self.metadata_max_bytes,
             name_max_chars: self.name_max_chars,
             reason_max_chars: self.reason_max_chars,
+            notes_max_chars: self.notes_max_chars,
             models_max: self.models_max,
             run_jobs_max: self.run_jobs_max,
             page_max: self.page_max,

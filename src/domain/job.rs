@@ -55,6 +55,7 @@ impl JobState {
     pub const TRANSITIONS: &'static [(Self, Self)] = &[
         (Self::Pending, Self::Active),
         (Self::Pending, Self::Cancelled),
+        (Self::Pending, Self::Failed),
         (Self::Active, Self::Completed),
         (Self::Active, Self::Failed),
         (Self::Active, Self::Cancelled),
@@ -151,6 +152,16 @@ pub enum JobValidationError {
         /// Its status when the action was refused.
         status: TaskStatus,
     },
+    /// Only a job that waits can be given up by hand.
+    #[error(
+        "Cannot dead-letter job {id} in {status} state: only a PENDING job can be given up; cancel one that runs"
+    )]
+    CannotBury {
+        /// The job.
+        id: i64,
+        /// Its status when the action was refused.
+        status: TaskStatus,
+    },
     /// The job's run takes no retries any more.
     #[error("Cannot retry job {id}: its run is {run}, so start a new run instead")]
     CannotRetryInRun {
@@ -159,6 +170,24 @@ pub enum JobValidationError {
         /// The status of its run.
         run: super::run::RunStatus,
     },
+    /// Only a job that runs can be taken from its node.
+    #[error("Cannot release job {id} in {status} state: only a RUNNING job can be taken from its node")]
+    CannotRelease {
+        /// The job.
+        id: i64,
+        /// Its status when the action was refused.
+        status: TaskStatus,
+    },
+    /// The job runs under another claim.
+    #[error("Cannot release attempt {asked} of job {id}: it runs as attempt {current}")]
+    CannotReleaseAttempt {
+        /// The job.
+        id: i64,
+        /// The number of the claim that was meant.
+        asked: i32,
+        /// The number of the claim under which it runs.
+        current: i32,
+    },
 }
 
 impl JobValidationError {
@@ -166,7 +195,11 @@ impl JobValidationError {
     #[must_use]
     pub const fn status(self) -> Option<TaskStatus> {
         match self {
-            Self::CannotCancel { status, .. } | Self::CannotRetry { status, .. } => Some(status),
+            Self::CannotCancel { status, .. }
+            | Self::CannotRetry { status, .. }
+            | Self::CannotBury { status, .. }
+            | Self::CannotRelease { status, .. } => Some(status),
+            Self::CannotReleaseAttempt { .. } => Some(TaskStatus::Running),
             Self::CannotRetryInRun { .. } => None,
         }
     }
@@ -176,7 +209,9 @@ impl JobValidationError {
     pub const fn action(self) -> &'static str {
         match self {
             Self::CannotCancel { .. } => "cancel",
+            Self::CannotBury { .. } => "deadLetter",
             Self::CannotRetry { .. } | Self::CannotRetryInRun { .. } => "retry",
+            Self::CannotRelease { .. } | Self::CannotReleaseAttempt { .. } => "release",
         }
     }
 }
@@ -191,6 +226,18 @@ impl JobState {
             Ok(())
         } else {
             Err(JobValidationError::CannotCancel { id, status: self.status() })
+        }
+    }
+
+    /// Whether the job `id` in this state may be given up by hand.
+    ///
+    /// # Errors
+    /// [`JobValidationError::CannotBury`] unless it waits.
+    pub fn allow_burial(self, id: i64) -> Result<(), JobValidationError> {
+        if self == Self::Pending {
+            Ok(())
+        } else {
+            Err(JobValidationError::CannotBury { id, status: self.status() })
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Limits {
     pub name_max_chars: usize,
     /// Characters of the reason for a pause.
     pub reason_max_chars: usize,
+    /// Characters of the notes about a dead letter.
+    pub notes_max_chars: usize,
     /// Models of a run.
     pub models_max: usize,
     /// Jobs of a run.

@@ -5,14 +5,18 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod dead_letter;
 pub mod definition;
 pub mod error_code;
 pub mod filter;
+pub mod history;
 pub mod ids;
 pub mod job;
 pub mod json;
+pub mod lane;
 pub mod limits;
 pub mod model_id;
+pub mod node;
 pub mod page;
 pub mod params;
 pub mod queue;

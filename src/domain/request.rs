@@ -7,6 +7,9 @@ use super::validation::{Checker, Length, TextRule, ValidationErrors, shorten};
 /// The most of a run's recent tasks that are shown.
 pub const RECENT_TASKS_MAX: i32 = 100;
 
+/// The fastest redrive, in jobs a minute.
+pub const REDRIVE_RATE_MAX: i32 = 1_000_000;
+
 fn check_one<T>(
     field: &str,
     limits: &Limits,
@@ -27,6 +30,31 @@ pub fn pause_reason(reason: Option<String>, limits: &Limits) -> Result<Option<St
         c.text(&reason, TextRule::name(Length::Chars(limits.reason_max_chars)));
     })?;
     Ok(Some(reason))
+}
+
+/// Notes about a dead letter, of any number of lines; blank ones count as none.
+///
+/// # Errors
+/// Notes that are too long or cannot be stored.
+pub fn notes(notes: Option<String>, limits: &Limits) -> Result<Option<String>, ValidationErrors> {
+    let Some(notes) = notes.filter(|n| !n.trim().is_empty()) else { return Ok(None) };
+    check_one("notes", limits, |c| c.text(&notes, TextRule::prose(limits.notes_max_chars)))?;
+    Ok(Some(notes))
+}
+
+/// How many redriven jobs become due each minute.
+///
+/// # Errors
+/// A number outside 1 to [`REDRIVE_RATE_MAX`].
+pub fn redrive_rate(per_minute: Option<i32>) -> Result<(), ValidationErrors> {
+    match per_minute {
+        Some(rate) if !(1..=REDRIVE_RATE_MAX).contains(&rate) => {
+            let message =
+                format!("is {rate}: give 1 to {REDRIVE_RATE_MAX}, or leave it out to redrive all at once");
+            Err(ValidationErrors::one("ratePerMinute", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The length of a page: `first`, capped to the longest page.
@@ -109,6 +137,16 @@ mod tests {
     fn recent_tasks_are_0_to_100() {
         assert_eq!((recent_tasks_limit(0), recent_tasks_limit(100)), (Ok(0), Ok(100)));
         assert!(recent_tasks_limit(-1).is_err() && recent_tasks_limit(101).is_err());
+    }
+
+    #[test]
+    fn notes_may_have_lines_and_rates_have_bounds() {
+        assert_eq!(notes(Some(" \n".into()), &limits()), Ok(None));
+        assert_eq!(notes(Some("a\nb".into()), &limits()), Ok(Some("a\nb".into())));
+        assert_eq!(notes(Some("x".repeat(4_001)), &limits()).unwrap_err().first().field, "notes");
+        assert!(notes(Some("a\0".into()), &limits()).is_err());
+        assert!([None, Some(1), Some(REDRIVE_RATE_MAX)].into_iter().all(|rate| redrive_rate(rate).is_ok()));
+        assert!([0, -1, REDRIVE_RATE_MAX + 1].into_iter().all(|rate| redrive_rate(Some(rate)).is_err()));
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub enum WaitingReason {
         /// Counted failures so far; 0 after a loss.
         failures: u32,
     },
+    /// Nothing went wrong: it was put back to start later, as by a redrive that spreads its jobs.
+    NotBefore {
+        /// The earliest start.
+        at: DateTime<Utc>,
+    },
     /// The provider asked to slow down.
     ThrottledUntil {
         /// The earliest start.
@@ -88,6 +93,7 @@ impl fmt::Display for WaitingReason {
                 let plural = if *failures == 1 { "" } else { "s" };
                 write!(f, "It is tried again at {}, after {failures} counted failure{plural}.", time(at))
             }
+            Self::NotBefore { at } => write!(f, "It was put back and does not start before {}.", time(at)),
             Self::ThrottledUntil { at } => {
                 write!(f, "The provider asked to slow down; it is tried again at {}.", time(at))
             }
@@ -143,6 +149,10 @@ mod tests {
             (
                 WaitingReason::RetryAt { at, failures: 0 },
                 "Its last attempt was lost; it runs again at 2027-01-15T08:00:00Z.",
+            ),
+            (
+                WaitingReason::NotBefore { at },
+                "It was put back and does not start before 2027-01-15T08:00:00Z.",
             ),
             (
                 WaitingReason::ThrottledUntil { at },

@@ -34,13 +34,13 @@ pub(super) struct Edge<T: OutputType> {
 #[graphql(name_type)]
 pub(super) struct Connection<T: OutputType> {
     /// The items, each with its cursor.
-    edges: Vec<Edge<T>>,
+    pub(super) edges: Vec<Edge<T>>,
     /// The items alone.
-    nodes: Vec<T>,
+    pub(super) nodes: Vec<T>,
     /// Where the page lies in the list.
-    page_info: PageInfo,
+    pub(super) page_info: PageInfo,
     /// How long the whole list is; null when it is too long to be counted.
-    total_count: Option<i64>,
+    pub(super) total_count: Option<i64>,
 }
 
 impl<T: OutputType> TypeName for Edge<T> {

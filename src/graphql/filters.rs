@@ -48,7 +48,7 @@ impl RunFilter {
 }
 
 /// A text that is no id is the id of nothing, and so is the nil UUID.
-fn id_or_nothing(id: &ID) -> Uuid {
+pub(super) fn id_or_nothing(id: &ID) -> Uuid {
     id.parse().unwrap_or_else(|_| Uuid::nil())
 }
 

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 
+use super::arguments::list_cost;
+use super::connection::Connection;
 use super::context::ContextExt;
+use super::dead_letter::DeadLetter;
 use super::definition::Scenario;
 use super::enums::{AttemptOutcome, TaskStatus};
-use super::loaders::{AttemptsOf, ScenarioId, WaitingOf};
+use super::history::{HistoryEntry, history_of};
+use super::loaders::{AttemptsOf, DeadLettersOf, ScenarioId, WaitingOf};
+use crate::domain::history::HistoryOf;
 use crate::domain::{JobState, view};
 
 /// One unit of work of a run: one scenario put to one model, or an analysis.
@@ -112,6 +117,23 @@ impl Job {
         Ok(attempts.unwrap_or_default().into_iter().map(Attempt::from).collect())
     }
 
+    /// The times that it gave up, newest first.
+    async fn dead_letters(&self, ctx: &Context<'_>) -> Result<Vec<DeadLetter>> {
+        let entries = ctx.batches()?.load_one(DeadLettersOf(self.0.id)).await?;
+        Ok(entries.unwrap_or_default().into_iter().map(DeadLetter::from).collect())
+    }
+
+    /// What happened to it, newest first: its attempts, and what was done to it, its lane and its run.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+    ) -> Result<Connection<HistoryEntry>> {
+        history_of(ctx, HistoryOf::Job(self.0.id), first, after.as_deref()).await
+    }
+
     /// Why it is not running, in words; null unless it is pending.
     async fn waiting_because(&self, ctx: &Context<'_>) -> Result<Option<String>> {
         if self.0.state != JobState::Pending {
@@ -139,7 +161,7 @@ impl From<view::JobError> for JobError {
 }
 
 /// One claim of a job by a node, and how it ended.
-#[derive(SimpleObject)]
+#[derive(SimpleObject, Clone)]
 pub(super) struct Attempt {
     /// 1, 2, 3 …; never used twice for a job.
     number: i32,

@@ -12,6 +12,7 @@ use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, N
 use async_graphql::{Request, ServerResult};
 use uuid::Uuid;
 
+use crate::domain::dead_letter::DeadLetter;
 use crate::domain::view;
 use crate::domain::waiting::WaitingReason;
 use crate::service::Service;
@@ -59,6 +60,10 @@ pub(super) struct ScenarioId(pub(super) i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct AttemptsOf(pub(super) i64);
 
+/// The dead letters of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct DeadLettersOf(pub(super) i64);
+
 /// Why a job waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct WaitingOf(pub(super) i64);
@@ -105,6 +110,16 @@ impl Loader<AttemptsOf> for Batches {
         let jobs: Vec<i64> = keys.iter().map(|k| k.0).collect();
         let found = self.0.attempts(&jobs).await?;
         Ok(found.into_iter().map(|(job, attempts)| (AttemptsOf(job), attempts)).collect())
+    }
+}
+
+impl Loader<DeadLettersOf> for Batches {
+    type Value = Vec<DeadLetter>;
+    type Error = Error;
+    async fn load(&self, keys: &[DeadLettersOf]) -> Result<HashMap<DeadLettersOf, Self::Value>, Error> {
+        let jobs: Vec<i64> = keys.iter().map(|k| k.0).collect();
+        let found = self.0.dead_letters_of(&jobs).await?;
+        Ok(found.into_iter().map(|(job, entries)| (DeadLettersOf(job), entries)).collect())
     }
 }
 

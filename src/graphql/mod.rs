@@ -8,14 +8,17 @@
 mod arguments;
 mod connection;
 mod context;
+mod dead_letter;
 mod definition;
 mod enums;
 mod error;
 mod filters;
+mod history;
 mod inputs;
 mod job;
 mod loaders;
 mod mutation;
+mod node;
 mod query;
 mod queue;
 mod results;

@@ -1,14 +1,18 @@
 //! What can be changed.
 
-use async_graphql::{Context, ID, Object, Result};
+use async_graphql::{Context, ID, Json, Object, Result};
+use serde_json::Value;
 
 use super::context::ContextExt;
+use super::dead_letter::{DeadLetter, DeadLetterFilter, DeadLetterResolution, RedriveReport};
 use super::definition::Definition;
 use super::enums::{AnalysisKind, CancelMode, RunPriority};
 use super::inputs::{CreateDefinitionInput, StartRunInput};
 use super::job::Job;
+use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
+use crate::domain::dead_letter::Redrive;
 
 /// The response header with the batch of what was created.
 const BATCH_ID_HEADER: &str = "x-batch-id";
@@ -80,6 +84,50 @@ impl Mutation {
         Ok(ctx.service()?.retry_job(ctx.requester()?, &id).await?.into())
     }
 
+    /// Gives up a job that waits: it fails, and a dead letter keeps it.
+    async fn dead_letter_job(
+        &self,
+        ctx: &Context<'_>,
+        id: ID,
+        #[graphql(desc = "Why, for those who find it.")] notes: Option<String>,
+    ) -> Result<Job> {
+        Ok(ctx.service()?.dead_letter_job(ctx.requester()?, &id, notes).await?.into())
+    }
+
+    /// Closes a dead letter; its job stays as it is. Closing it in the same way again changes nothing, in another way
+    /// is a CONFLICT.
+    async fn resolve_dead_letter(
+        &self,
+        ctx: &Context<'_>,
+        id: ID,
+        resolution: DeadLetterResolution,
+        #[graphql(desc = "What you found and did.")] notes: Option<String>,
+        #[graphql(desc = "An object of your own, laid over what the dead letter has.")] metadata: Option<
+            Json<Value>,
+        >,
+    ) -> Result<DeadLetter> {
+        let (service, metadata) = (ctx.service()?, metadata.map(|m| m.0));
+        let entry =
+            service.resolve_dead_letter(ctx.requester()?, &id, resolution.into(), notes, metadata).await?;
+        Ok(entry.into())
+    }
+
+    /// Lets the jobs of open dead letters try again, as new epochs, and closes these dead letters. Finished runs are
+    /// reopened; cancelled ones are skipped. What has been redriven is not redriven a second time.
+    async fn redrive_dead_letters(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which; without a `status`, all that are PENDING.")] filter: DeadLetterFilter,
+        #[graphql(desc = "How many of the jobs become due each minute; left out, all at once.")]
+        rate_per_minute: Option<i32>,
+        #[graphql(desc = "Tell what would happen, and change nothing.", default = false)] dry_run: bool,
+    ) -> Result<RedriveReport> {
+        let service = ctx.service()?;
+        let filter = filter.check(service.limits())?;
+        let redrive = Redrive { filter, per_minute: rate_per_minute, dry_run };
+        Ok(RedriveReport::new(service.redrive_dead_letters(ctx.requester()?, redrive).await?, dry_run))
+    }
+
     /// Lets no job of anybody start; for admins. Pausing a paused queue keeps the first pause.
     async fn pause_queue(
         &self,
@@ -92,5 +140,34 @@ impl Mutation {
     /// Lets jobs start again; for admins.
     async fn resume_queue(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.resume_queue(ctx.requester()?).await?.into())
+    }
+
+    /// Lets a node finish what it runs and claim nothing more, for admins. It stays up, keeps its lease, and its
+    /// `/ready` says that it drains.
+    async fn drain_node(&self, ctx: &Context<'_>, id: ID) -> Result<Node> {
+        Ok(ctx.service()?.drain_node(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Lets a drained node claim again; for admins.
+    async fn undrain_node(&self, ctx: &Context<'_>, id: ID) -> Result<Node> {
+        Ok(ctx.service()?.undrain_node(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Gives every job of a node back to the queue at once, for admins; no attempt is burnt. A node that lives stops
+    /// them, and what it has done for them is lost; one that cannot be reached may go on for a while, and its results
+    /// change nothing. Drain it first, or it claims on.
+    async fn release_node(&self, ctx: &Context<'_>, id: ID) -> Result<Node> {
+        Ok(ctx.service()?.release_node(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Takes a job that runs away from its node and lets it wait again, for admins; no attempt is burnt.
+    async fn release_job(
+        &self,
+        ctx: &Context<'_>,
+        id: ID,
+        #[graphql(desc = "Only if this is the attempt that runs; left out, whichever it is.")]
+        attempt: Option<i32>,
+    ) -> Result<Job> {
+        Ok(ctx.service()?.release_job(ctx.requester()?, &id, attempt).await?.into())
     }
 }

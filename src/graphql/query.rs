@@ -5,12 +5,15 @@ use async_graphql::{Context, ID, Object, Result};
 use super::arguments::{list_cost, page_request};
 use super::connection::Connection;
 use super::context::ContextExt;
+use super::dead_letter::{DeadLetter, DeadLetterConnection, DeadLetterFilter};
 use super::definition::Definition;
 use super::filters::RunFilter;
+use super::history::HistoryEntry;
 use super::job::Job;
+use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
-use crate::domain::view;
+use crate::domain::{self, history, view};
 
 /// What can be asked.
 pub struct Query;
@@ -65,8 +68,59 @@ impl Query {
         Ok(ctx.service()?.job(ctx.requester()?, &id).await?.map(Job::from))
     }
 
+    /// The dead letter with this id; null when there is none that you may see.
+    async fn dead_letter(&self, ctx: &Context<'_>, id: ID) -> Result<Option<DeadLetter>> {
+        Ok(ctx.service()?.dead_letter(ctx.requester()?, &id).await?.map(DeadLetter::from))
+    }
+
+    /// Jobs that gave up, newest first, of the runs that you may see.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn dead_letters(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only dead letters like this.")] filter: Option<DeadLetterFilter>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+    ) -> Result<DeadLetterConnection> {
+        let page = page_request::<domain::dead_letter::DeadLetter>(ctx, first, after.as_deref())?;
+        let service = ctx.service()?;
+        let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
+        let entries = service.dead_letters(ctx.requester()?, &filter, &page).await?;
+        Ok(DeadLetterConnection::new(entries, filter))
+    }
+
     /// The whole queue at a glance.
     async fn queue_status(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.queue_status().await?.into())
+    }
+
+    /// What happened, newest first: acts of people, changes by the system, and attempts, of one run, one job or one
+    /// node; of everything, without attempts, when none is named. Null for what you may not see. Nodes and everything
+    /// are for viewers and admins.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Of this run and its jobs.")] run_id: Option<ID>,
+        #[graphql(desc = "Of this job.")] job_id: Option<ID>,
+        #[graphql(desc = "Of this node, also after it has gone; of its attempts, those that run.")]
+        node_id: Option<ID>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+    ) -> Result<Option<Connection<HistoryEntry>>> {
+        let page = page_request::<history::HistoryEntry>(ctx, first, after.as_deref())?;
+        let [run, job, node] = [&run_id, &job_id, &node_id].map(|id| id.as_ref().map(|id| id.as_str()));
+        let found = ctx.service()?.history(ctx.requester()?, run, job, node, &page).await?;
+        Ok(found.map(|page| Connection::new(page, HistoryEntry::from)))
+    }
+
+    /// The processes that execute jobs, oldest first; for viewers and admins.
+    async fn nodes(&self, ctx: &Context<'_>) -> Result<Vec<Node>> {
+        Ok(ctx.service()?.nodes(ctx.requester()?).await?.into_iter().map(Node::from).collect())
+    }
+
+    /// The node with this id, for viewers and admins; null when there is none any more.
+    async fn node(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
+        Ok(ctx.service()?.node(ctx.requester()?, &id).await?.map(Node::from))
     }
 }

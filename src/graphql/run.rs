@@ -12,10 +12,12 @@ use super::context::ContextExt;
 use super::definition::{Definition, Scenario};
 use super::enums::{RunPriority, RunStatus};
 use super::filters::{self, JobFilter};
+use super::history::{HistoryEntry, history_of};
 use super::job::{Job, TaskResult};
 use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf};
 use super::results::{Analysis, Transcript};
 use super::scalars::Money;
+use crate::domain::history::HistoryOf;
 use crate::domain::{self, request, view};
 use crate::service;
 
@@ -111,6 +113,17 @@ impl Run {
     /// How the seed decides.
     async fn sample_algorithm(&self) -> &str {
         &self.0.sample_algorithm
+    }
+
+    /// What happened to it, newest first: what was done to it and its jobs, and every attempt.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+    ) -> Result<Connection<HistoryEntry>> {
+        history_of(ctx, HistoryOf::Run(self.0.id), first, after.as_deref()).await
     }
 
     /// The scenarios that it took, by key.

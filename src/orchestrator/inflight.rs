@@ -34,7 +34,10 @@ impl InFlight {
         if jobs.get(&claim.job_id).is_some_and(|e| e.number == claim.number) {
             return false;
         }
-        jobs.insert(claim.job_id, Entry { number: claim.number, stopper });
+        // The claim before was taken away and came back to this node: its result would come too late.
+        if let Some(old) = jobs.insert(claim.job_id, Entry { number: claim.number, stopper }) {
+            old.stopper.stop(StopReason::Release);
+        }
         self.count.send_replace(jobs.len());
         true
     }
@@ -54,10 +57,10 @@ impl InFlight {
         self.lock().get(&claim.job_id).is_some_and(|e| e.number == claim.number)
     }
 
-    /// The jobs under way.
+    /// The claims under way.
     #[must_use]
-    pub fn ids(&self) -> Vec<i64> {
-        self.lock().keys().copied().collect()
+    pub fn claims(&self) -> Vec<Claim> {
+        self.lock().iter().map(|(&job_id, entry)| Claim { job_id, number: entry.number }).collect()
     }
 
     /// How many are under way.
@@ -66,13 +69,12 @@ impl InFlight {
         *self.count.borrow()
     }
 
-    /// Asks these jobs to stop.
-    pub fn stop(&self, ids: &[i64], reason: StopReason) {
-        let jobs = self.lock();
-        for id in ids {
-            if let Some(entry) = jobs.get(id) {
-                entry.stopper.stop(reason);
-            }
+    /// Asks the job to stop, if it still runs under this claim.
+    pub fn stop(&self, claim: Claim, reason: StopReason) {
+        if let Some(entry) = self.lock().get(&claim.job_id)
+            && entry.number == claim.number
+        {
+            entry.stopper.stop(reason);
         }
     }
 

@@ -37,6 +37,7 @@ async fn listen_once(session: &Session) -> Result<()> {
             match notice {
                 Notice::Wake => session.wake.notify_one(),
                 Notice::Cancel => session.cancels.notify_one(),
+                Notice::Node => session.beat_now.notify_one(),
             }
         }
     }

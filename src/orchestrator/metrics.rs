@@ -25,6 +25,8 @@ pub struct Metrics {
     ended: Family<OutcomeLabel, Counter>,
     late: Counter,
     renewals_failed: Counter,
+    leases_endangered: Counter,
+    leases_lost: Counter,
 }
 
 impl Metrics {
@@ -42,6 +44,16 @@ impl Metrics {
             "Renewals of the lease that failed",
             self.renewals_failed.clone(),
         );
+        registry.register(
+            "runlane_leases_endangered",
+            "Times that half of the lease went by without a renewal",
+            self.leases_endangered.clone(),
+        );
+        registry.register(
+            "runlane_leases_lost",
+            "Leases that were taken, or given up because they ran out",
+            self.leases_lost.clone(),
+        );
     }
 
     pub(super) fn claimed(&self, kind: JobKind) {
@@ -58,5 +70,13 @@ impl Metrics {
 
     pub(super) fn renewal_failed(&self) {
         self.renewals_failed.inc();
+    }
+
+    pub(super) fn lease_endangered(&self) {
+        self.leases_endangered.inc();
+    }
+
+    pub(super) fn lease_lost(&self) {
+        self.leases_lost.inc();
     }
 }

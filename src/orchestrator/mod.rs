@@ -17,6 +17,7 @@ mod verdict;
 mod writing;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub executor: Arc<Executor>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Whether the database lets this process claim nothing, as of the last renewal of its lease.
+    pub is_draining: Arc<AtomicBool>,
 }
 
 /// Runs sessions until `shutdown` is cancelled and everything is given back or finished.

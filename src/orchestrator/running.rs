@@ -14,6 +14,7 @@ use super::{request, verdict};
 use crate::domain::ErrorCode;
 use crate::domain::work::{AttemptEnd, RunContext, Work};
 use crate::executor::{Finished, Outcome, Stop, StopReason, WorkerError};
+use crate::store::Interruption;
 
 /// An attempt that ended, on its way to the database.
 #[derive(Debug)]
@@ -100,19 +101,22 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
     }
 }
 
-/// Stops the jobs of this node that somebody cancelled, whenever there may be some.
+/// Stops the jobs of this node that somebody cancelled or took away, whenever there may be some.
 pub async fn watch_cancels(session: Arc<Session>) {
     loop {
         tokio::select! {
             () = session.cancels.notified() => {}
             () = session.over.cancelled() => return,
         }
-        let ids = session.inflight.ids();
-        if ids.is_empty() {
+        let claims = session.inflight.claims();
+        if claims.is_empty() {
             continue;
         }
-        match session.parts.store.cancel_requested(&ids).await {
-            Ok(cancelled) => session.inflight.stop(&cancelled, StopReason::Cancel),
+        match session.parts.store.interrupted(session.node, &claims).await {
+            Ok(interrupted) => interrupted.into_iter().for_each(|(claim, why)| match why {
+                Interruption::Cancelled => session.inflight.stop(claim, StopReason::Cancel),
+                Interruption::Gone => session.inflight.stop(claim, StopReason::Release),
+            }),
             // The next renewal of the lease looks again.
             Err(error) => tracing::warn!(%error, node_id = %session.node, "cannot look for cancelled jobs"),
         }

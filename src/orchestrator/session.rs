@@ -1,5 +1,6 @@
 //! One registration of this process as a node, from its first lease to its last.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,12 @@ pub struct Session {
     pub(super) inflight: InFlight,
     /// There may be something to claim.
     pub(super) wake: Arc<Notify>,
-    /// Somebody may have cancelled a job that runs here.
+    /// Somebody may have cancelled a job that runs here, or taken it away.
     pub(super) cancels: Notify,
+    /// Something about this node may have changed: its lease is renewed at once, which tells.
+    pub(super) beat_now: Notify,
+    /// Results that came too late.
+    late_results: AtomicU64,
     /// No further claims.
     pub(super) stop_claiming: CancellationToken,
     /// The lease is gone.
@@ -67,7 +72,13 @@ impl Session {
             executes: true,
         };
         let began = tokio::time::Instant::now();
-        parts.lease_store.register_node(&new, lease_term(parts)).await?;
+        let (store, term) = (&parts.lease_store, lease_term(parts));
+        // What an admin said of this process holds under every id of it.
+        if parts.is_draining.load(Ordering::Relaxed) {
+            store.register_drained_node(&new, term).await?;
+        } else {
+            store.register_node(&new, term).await?;
+        }
         let wake = Arc::new(Notify::new());
         let sizes = JobKind::ALL.iter().map(|&kind| (kind, parts.config.kind(kind).concurrency)).collect();
         tracing::info!(node_id = %node, name = new.name, "node registered");
@@ -79,12 +90,35 @@ impl Session {
             inflight: InFlight::new(),
             wake,
             cancels: Notify::new(),
+            beat_now: Notify::new(),
+            late_results: AtomicU64::new(0),
             stop_claiming: CancellationToken::new(),
             lost: CancellationToken::new(),
             over: CancellationToken::new(),
             jobs: TaskTracker::new(),
             held_until: Mutex::new(None),
         })
+    }
+
+    /// Counts a result that came too late, and has it looked into whether the lease is gone with it.
+    pub(super) fn count_late_result(&self) {
+        self.parts.metrics.late();
+        self.late_results.fetch_add(1, Ordering::Relaxed);
+        self.beat_now.notify_one();
+    }
+
+    /// Results that came too late.
+    pub(super) fn late_results(&self) -> u64 {
+        self.late_results.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the database lets this node claim.
+    pub(super) fn set_draining(&self, is_draining: bool) {
+        let was_draining = self.parts.is_draining.swap(is_draining, Ordering::Relaxed);
+        if was_draining != is_draining && !self.stop_claiming.is_cancelled() {
+            tracing::info!(node_id = %self.node, is_draining, "an admin drained this node, or let it go on");
+            self.wake.notify_one();
+        }
     }
 
     /// The limits that decide about a job of this kind.
@@ -170,7 +204,7 @@ impl Session {
 
     /// Lets running jobs finish within the grace time.
     async fn drain(&self, now: &CancellationToken) {
-        if let Err(error) = self.parts.lease_store.drain_node(self.node).await {
+        if let Err(error) = self.parts.lease_store.stop_node(self.node).await {
             tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same");
         }
         let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);

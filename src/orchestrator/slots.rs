@@ -10,6 +10,7 @@ use crate::domain::JobKind;
 /// The node's slots, per kind, so that busy probes never delay an analysis.
 #[derive(Debug)]
 pub struct Slots {
+    sizes: BTreeMap<JobKind, u32>,
     /// Below zero when a claim turned up whose answer had been lost.
     free: Mutex<BTreeMap<JobKind, i64>>,
     freed: Arc<Notify>,
@@ -27,6 +28,7 @@ impl Slots {
     #[must_use]
     pub fn new(sizes: BTreeMap<JobKind, u32>, freed: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self {
+            sizes: sizes.clone(),
             free: Mutex::new(sizes.into_iter().map(|(kind, n)| (kind, i64::from(n))).collect()),
             freed,
         })
@@ -38,6 +40,23 @@ impl Slots {
         self.lock()
             .iter()
             .filter_map(|(&kind, &n)| Some((kind, u32::try_from(n).ok().filter(|&n| n > 0)?)))
+            .collect()
+    }
+
+    /// How many slots there are of each kind.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(JobKind, u32)> {
+        self.sizes.iter().map(|(&kind, &n)| (kind, n)).collect()
+    }
+
+    /// How many slots of each kind are taken.
+    #[must_use]
+    pub fn taken(&self) -> Vec<(JobKind, u32)> {
+        let free = self.lock();
+        let taken = |kind: &JobKind, n: u32| i64::from(n) - free.get(kind).copied().unwrap_or_default();
+        self.sizes
+            .iter()
+            .map(|(&kind, &n)| (kind, u32::try_from(taken(&kind, n)).unwrap_or_default()))
             .collect()
     }
 

@@ -137,7 +137,7 @@ async fn settle(session: &Session, batch: &[Ending], ended: &[(i64, JobState)], 
         Vec::new()
     };
     for ending in late.into_iter().filter(|e| !recorded.contains(&e.work.claim)) {
-        session.parts.metrics.late();
+        session.count_late_result();
         tracing::warn!(
             code = "LEASE_LOST", request_id = ending.context.request_id, batch_id = %ending.context.batch_id, run_id = %ending.work.run_id,
             job_id = ending.work.claim.job_id, attempt = ending.work.claim.number, lane_id = ending.work.lane_id,

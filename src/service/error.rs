@@ -22,6 +22,10 @@ pub enum Entity {
     Run,
     /// A job.
     Job,
+    /// A dead letter.
+    DeadLetter,
+    /// A node.
+    Node,
 }
 
 impl fmt::Display for Entity {
@@ -30,6 +34,8 @@ impl fmt::Display for Entity {
             Self::Definition => "definition",
             Self::Run => "run",
             Self::Job => "job",
+            Self::DeadLetter => "dead letter",
+            Self::Node => "node",
         })
     }
 }

@@ -5,9 +5,13 @@
 
 mod access;
 mod control;
+mod dead_letters;
 mod definitions;
 mod error;
+mod history;
 mod jobs;
+mod lanes;
+mod nodes;
 mod queue;
 mod runs;
 mod start;

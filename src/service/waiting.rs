@@ -13,10 +13,11 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
         return WaitingReason::QueuePaused { by: pause.by, reason: pause.reason };
     }
     if let Some(at) = facts.not_before {
-        return if facts.error_code.as_deref() == Some(ErrorCode::RateLimit.as_str()) {
-            WaitingReason::ThrottledUntil { at }
-        } else {
-            WaitingReason::RetryAt { at, failures: u32::from(facts.failures.unsigned_abs()) }
+        let failures = u32::from(facts.failures.unsigned_abs());
+        return match facts.error_code.as_deref() {
+            Some(code) if code == ErrorCode::RateLimit.as_str() => WaitingReason::ThrottledUntil { at },
+            None if failures == 0 => WaitingReason::NotBefore { at },
+            _ => WaitingReason::RetryAt { at, failures },
         };
     }
     if let Some(limit) = facts.max_concurrency.map(i32::unsigned_abs)
@@ -86,6 +87,7 @@ mod tests {
             WaitingReason::ConcurrencyLimit { limit: Some(2), until: None, .. }
         ));
         facts.not_before = Some(at);
+        assert_eq!(reason(facts.clone()), WaitingReason::NotBefore { at });
         facts.failures = 1;
         assert_eq!(reason(facts.clone()), WaitingReason::RetryAt { at, failures: 1 });
         facts.error_code = Some("rate_limit".to_owned());

@@ -1,4 +1,4 @@
-//! What people do to runs, jobs and the whole queue.
+//! What people do to runs and jobs.
 //!
 //! Each function locks in the order gate, lanes, jobs, runs; shows the caller what it found; and applies the change if
 //! the caller allows it. When one of them has returned, the change is in force on every node.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::audit::{job_facts, record_job_change, record_run_change, run_facts};
 use super::crash::crash_point;
 use super::transaction::in_transaction;
 use super::{Result, Store};
@@ -37,6 +38,30 @@ pub enum JobChange {
     Cancel,
     /// Make the failed job wait again, as a new epoch.
     Retry,
+}
+
+impl RunChange {
+    /// What the audit calls it: the name of the mutation.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Pause => "pauseRun",
+            Self::Resume => "resumeRun",
+            Self::Cancel(_) => "cancelRun",
+            Self::SetPriority(_) => "setRunPriority",
+            Self::RetryFailed => "retryFailedJobs",
+            Self::StartAnalysis(_) => "startAnalysis",
+        }
+    }
+}
+
+impl JobChange {
+    /// What the audit calls it: the name of the mutation.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelJob",
+            Self::Retry => "retryJob",
+        }
+    }
 }
 
 /// A run as a decision needs it, locked.
@@ -86,7 +111,9 @@ impl Store {
                 if let Err(refused) = allow(&run) {
                     return Ok(Some(Err(refused)));
                 }
+                let before = run_facts(c, id).await?;
                 apply(c, &run, change).await?;
+                record_run_change(c, change.action(), id, before).await?;
                 crash_point(change.points().0);
                 Ok(Some(Ok(())))
             })
@@ -137,11 +164,13 @@ impl Store {
                 if let Err(refused) = allow(&job) {
                     return Ok(Some(Err(refused)));
                 }
+                let before = job_facts(c, id).await?;
                 match (change, job.state) {
                     (JobChange::Cancel, JobState::Active) => request_cancel(c, &[lane.id], Some(id)).await?,
                     (JobChange::Cancel, _) => cancel_waiting_job(c, &job, lane.id).await?,
                     (JobChange::Retry, _) => retry_failed(c, &job.run, &[lane.id], Some(&job)).await?,
                 }
+                record_job_change(c, change.action(), id, job.run.id, before).await?;
                 crash_point(change.points().0);
                 Ok(Some(Ok(())))
             })
@@ -149,62 +178,16 @@ impl Store {
         .await
         .inspect(|_| crash_point(change.points().1))
     }
-
-    /// Pauses every claim. Pausing a paused queue keeps the first pause.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn pause_queue(&self, by: &str, reason: Option<&str>) -> Result<()> {
-        let (by, reason) = (by.to_owned(), reason.map(ToOwned::to_owned));
-        in_transaction(self, move |c| {
-            let (by, reason) = (by.clone(), reason.clone());
-            Box::pin(async move {
-                lock_gate(c).await?;
-                sqlx::query!(
-                    "update queue_state
-                        set is_paused = true, paused_at = clock_timestamp(), paused_by = $1, pause_reason = $2
-                      where not is_paused",
-                    by,
-                    reason
-                )
-                .execute(c)
-                .await?;
-                Ok(())
-            })
-        })
-        .await
-    }
-
-    /// Lets claims happen again.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn resume_queue(&self) -> Result<()> {
-        in_transaction(self, |c| {
-            Box::pin(async move {
-                lock_gate(c).await?;
-                sqlx::query!(
-                    "update queue_state
-                        set is_paused = false, paused_at = null, paused_by = null, pause_reason = null
-                      where is_paused"
-                )
-                .execute(&mut *c)
-                .await?;
-                wake(c).await
-            })
-        })
-        .await
-    }
 }
 
 /// Waits for the claims that are under way, and holds further ones off until the transaction ends.
-async fn lock_gate(c: &mut PgConnection) -> Result<()> {
+pub(super) async fn lock_gate(c: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_advisory_xact_lock(gate())").fetch_one(c).await?;
     Ok(())
 }
 
 /// Tells the nodes that work may have become claimable.
-async fn wake(c: &mut PgConnection) -> Result<()> {
+pub(super) async fn wake(c: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_notify('runlane_wake', '')").fetch_one(c).await?;
     Ok(())
 }
@@ -300,12 +283,18 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
     // A waiting analysis is a single row: rewritten at once. Waiting probes are cancelled by closing their lanes, and
     // their rows are rewritten by maintenance.
     sqlx::query!(
-        "update job set state = 'cancelled', finished_at = clock_timestamp()
-          where state = 'pending'
-            and lane_id = any (select id from lane where run_id = $1 and kind <> 'probe:scenario' and pending > 0)",
+        "with cancelled as (
+            update job set state = 'cancelled', finished_at = clock_timestamp()
+             where state = 'pending'
+               and lane_id = any (select id from lane where run_id = $1 and kind <> 'probe:scenario' and pending > 0)
+            returning id
+         )
+         select record_act('job.cancelled', 'job', c.id::text, $1, jsonb_build_object('state', 'pending'),
+                           jsonb_build_object('state', 'cancelled'))
+           from cancelled c",
         run.id
     )
-    .execute(&mut *c)
+    .fetch_all(&mut *c)
     .await?;
     sqlx::query!(
         "update lane

@@ -82,6 +82,16 @@ impl Store {
                     &d.scenarios.prompts,
                     &d.scenarios.dimensions,
                 )
+                .fetch_one(&mut *connection)
+                .await?;
+                sqlx::query!(
+                    "select record_act('createDefinition', 'definition', $1::uuid::text, null, null,
+                                       jsonb_build_object('name', $2::text, 'version', $3::int, 'scenarios', $4::int))",
+                    row.id,
+                    row.name,
+                    row.version,
+                    row.scenario_count
+                )
                 .fetch_one(connection)
                 .await?;
                 Ok(row)

@@ -9,6 +9,9 @@ const WAKE: &str = "runlane_wake";
 /// A running job may have been cancelled.
 const CANCEL: &str = "runlane_cancel";
 
+/// Somebody changed what a node may do, or took its jobs away.
+const NODE: &str = "runlane_node";
+
 /// What was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
@@ -16,6 +19,8 @@ pub enum Notice {
     Wake,
     /// A running job may have been cancelled.
     Cancel,
+    /// Somebody changed what a node may do, or took its jobs away.
+    Node,
 }
 
 /// A connection that listens.
@@ -29,7 +34,7 @@ impl Store {
     /// The database's.
     pub async fn listen(&self) -> Result<Listener> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
-        listener.listen_all([WAKE, CANCEL]).await?;
+        listener.listen_all([WAKE, CANCEL, NODE]).await?;
         Ok(Listener(listener))
     }
 }
@@ -40,10 +45,10 @@ impl Listener {
     /// # Errors
     /// The database's.
     pub async fn next(&mut self) -> Result<Option<Notice>> {
-        Ok(self
-            .0
-            .try_recv()
-            .await?
-            .map(|n| if n.channel() == CANCEL { Notice::Cancel } else { Notice::Wake }))
+        Ok(self.0.try_recv().await?.map(|n| match n.channel() {
+            CANCEL => Notice::Cancel,
+            NODE => Notice::Node,
+            _ => Notice::Wake,
+        }))
     }
 }

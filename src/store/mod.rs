@@ -3,18 +3,26 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod audit;
 mod control;
 mod crash;
+mod dead_letters;
 mod definitions;
 mod error;
+mod heartbeat;
+mod history;
 mod jobs;
+mod lanes;
 mod listener;
 mod migrate;
+mod node_acts;
 mod nodes;
 mod pool;
 mod progress;
 mod queue;
+mod queue_pause;
 mod queue_status;
+mod restore;
 mod results;
 mod runs;
 mod scenarios;
@@ -25,13 +33,17 @@ mod verify;
 mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
+pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use error::{Error, Result};
+pub use heartbeat::{Beat, Heartbeat, Missed, Pulse};
 pub use listener::{Listener, Notice};
 pub use migrate::{MigrateError, migrate};
-pub use nodes::{Lease, NewNode, Rescued};
+pub use node_acts::{JobRelease, NodeChange};
+pub use nodes::{NewNode, Rescued};
 pub use pool::{PoolSettings, connect, reach};
-pub use queue::Claimed;
+pub use queue::{Claimed, Interruption};
+pub use restore::RestoredRun;
 pub use scenarios::ScenarioKey;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;

@@ -2,22 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::crash::crash_point;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::job::Claim;
-
-/// What a lease's renewal found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lease {
-    /// It holds for another term.
-    Renewed,
-    /// Another node found it run out and gave the jobs back to the queue.
-    Lost,
-}
 
 /// A job that went back to the queue because its node is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +39,7 @@ pub struct NewNode {
     pub executes: bool,
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -59,42 +49,54 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn register_node(&self, node: &NewNode, lease: Duration) -> Result<()> {
+        self.insert_node(node, lease, false).await
+    }
+
+    /// Registers a node that claims nothing: an admin said so before its process lost its lease.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn register_drained_node(&self, node: &NewNode, lease: Duration) -> Result<()> {
+        self.insert_node(node, lease, true).await
+    }
+
+    async fn insert_node(&self, node: &NewNode, lease: Duration, is_draining: bool) -> Result<()> {
         sqlx::query!(
-            "insert into node (id, name, version, executes, lease_until)
-             values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')",
+            "with joined as (
+                insert into node (id, name, version, executes, lease_until, is_draining)
+                values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond', $6)
+                returning *
+             )
+             select record_act('node.joined', 'node', j.id::text, null, null,
+                               jsonb_build_object('name', j.name, 'version', j.version, 'executes', j.executes,
+                                                  'isDraining', j.is_draining))
+               from joined j",
             node.id,
             node.name,
             node.version,
             node.executes,
-            millis(lease) as f64
+            millis(lease) as f64,
+            is_draining
         )
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
         Ok(())
     }
 
-    /// Renews a node's lease, also one that has run out if nobody has noticed yet.
+    /// Lets a node that ends claim nothing more.
     ///
     /// # Errors
     /// The database's.
-    pub async fn renew_lease(&self, node: Uuid, lease: Duration) -> Result<Lease> {
-        let renewed = sqlx::query!(
-            "update node set lease_until = clock_timestamp() + $2 * interval '1 millisecond' where id = $1",
-            node,
-            millis(lease) as f64
+    pub async fn stop_node(&self, node: Uuid) -> Result<()> {
+        sqlx::query!(
+            "with stopping as (
+                update node set is_draining = true, is_stopping = true where id = $1 and not is_stopping returning id
+             )
+             select record_act('node.stopping', 'node', s.id::text) from stopping s",
+            node
         )
-        .execute(&self.pool)
-        .await?
-        .rows_affected();
-        Ok(if renewed == 1 { Lease::Renewed } else { Lease::Lost })
-    }
-
-    /// Lets a node claim nothing more.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn drain_node(&self, node: Uuid) -> Result<()> {
-        sqlx::query!("update node set is_draining = true where id = $1", node).execute(&self.pool).await?;
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(())
     }
 
@@ -110,17 +112,21 @@ impl Store {
                     .fetch_optional(&mut *c)
                     .await?;
                 sqlx::query!(
-                    "delete from node
-                      where id = $1
-                        and not exists (select from lane l
-                                         cross join lateral (select from job j
-                                                              where j.lane_id = l.id and j.state = 'active'
-                                                                and j.node_id = $1
-                                                             offset 0) as a
-                                         where l.is_live and l.active > 0)",
+                    "with gone as (
+                        delete from node
+                         where id = $1
+                           and not exists (select from lane l
+                                            cross join lateral (select from job j
+                                                                 where j.lane_id = l.id and j.state = 'active'
+                                                                   and j.node_id = $1
+                                                                offset 0) as a
+                                            where l.is_live and l.active > 0)
+                        returning id
+                     )
+                     select record_act('node.left', 'node', g.id::text) from gone g",
                     node
                 )
-                .execute(c)
+                .fetch_optional(c)
                 .await?;
                 Ok(())
             })
@@ -165,22 +171,6 @@ impl Store {
                 crash_point("rescue.after");
             }
         })
-    }
-
-    /// Whether nothing answers where the database should be, or it says that it is starting or stopping: then no node
-    /// can renew its lease, and none is judged.
-    pub async fn is_down(&self) -> bool {
-        let refused = match PgConnection::connect_with(&self.pool.connect_options()).await {
-            Ok(_) => return false,
-            Err(error) => error,
-        };
-        match &refused {
-            sqlx::Error::Io(error) => {
-                matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
-            }
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-            _ => false,
-        }
     }
 
     /// Rewrites up to `batch` waiting rows of closed lanes as cancelled, which they are already for every reader.

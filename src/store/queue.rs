@@ -23,6 +23,15 @@ pub struct Claimed {
     pub look_after: Option<Duration>,
 }
 
+/// Why a job that runs is to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// Somebody asked to cancel it.
+    Cancelled,
+    /// The claim is no longer the node's, so its result would come too late.
+    Gone,
+}
+
 impl Store {
     /// Claims up to the given number of jobs of each kind, probes only of providers that this build's workers can
     /// call. Has committed when it returns.
@@ -251,14 +260,33 @@ impl Store {
         Ok(rows.into_iter().map(|r| Claim { job_id: r.job_id, number: r.number }).collect())
     }
 
-    /// Which of these jobs somebody asked to cancel.
+    /// Which of these claims of a node are to be stopped.
     ///
     /// # Errors
     /// The database's.
-    pub async fn cancel_requested(&self, jobs: &[i64]) -> Result<Vec<i64>> {
-        Ok(sqlx::query_scalar!("select id from job where id = any ($1) and cancel_requested", jobs)
-            .fetch_all(&self.pool)
-            .await?)
+    pub async fn interrupted(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<(Claim, Interruption)>> {
+        let (ids, numbers): (Vec<i64>, Vec<i32>) = claims.iter().map(|c| (c.job_id, c.number)).unzip();
+        let rows = sqlx::query!(
+            r#"select c.job_id as "job_id!", c.number as "number!", h.is_held as "is_held!"
+                 from unnest($2::bigint[], $3::int[]) as c (job_id, number)
+                 join job j on j.id = c.job_id and j.id = any ($2)
+                cross join lateral (
+                    select coalesce(j.state = 'active' and j.node_id = $1 and j.claims = c.number, false) as is_held
+                ) as h
+                where j.cancel_requested or not h.is_held"#,
+            node,
+            &ids,
+            &numbers
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|r| {
+                let why = if r.is_held { Interruption::Cancelled } else { Interruption::Gone };
+                (Claim { job_id: r.job_id, number: r.number }, why)
+            })
+            .collect())
     }
 }
 

@@ -1,10 +1,14 @@
 //! The insert that makes a run with all its jobs.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::crash::crash_point;
-use super::{Error, Result, Store};
+use super::transaction::in_transaction;
+use super::{Result, Store};
 
 /// Everything that a new run is made of.
 #[derive(Debug, Clone)]
@@ -67,36 +71,20 @@ impl Store {
     /// Stores a run, its lanes and its jobs, and wakes the nodes.
     ///
     /// # Errors
-    /// [`Error::Refused`] when a constraint is violated; nothing is stored then.
+    /// [`super::Error::Refused`] when a constraint is violated; nothing is stored then.
     pub async fn insert_run(&self, run: &RunInsert) -> Result<Inserted> {
-        crash_point("start.before");
-        let stored = sqlx::query_file!(
-            "src/store/sql/insert_run.sql",
-            run.id,
-            run.batch_id,
-            run.definition_id,
-            run.definition_snapshot,
-            run.name,
-            run.experiment_id,
-            &run.models,
-            run.params,
-            run.priority,
-            run.max_concurrency,
-            run.sample_percentage,
-            run.sample_seed,
-            run.sample_algorithm,
-            run.idempotency_key,
-            run.input_hash,
-            run.metadata,
-            run.created_by,
-            run.scenario_ids.as_deref(),
-            run.request_id,
-        )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(Error::from);
+        let insert = Arc::new(run.clone());
+        let stored = in_transaction(self, move |c| {
+            let run = Arc::clone(&insert);
+            Box::pin(async move {
+                store_run(c, &run).await?;
+                crash_point("start.before");
+                Ok(())
+            })
+        })
+        .await;
         match stored {
-            Ok(_) => {
+            Ok(()) => {
                 crash_point("start.after");
                 Ok(Inserted::Created)
             }
@@ -113,4 +101,43 @@ impl Store {
             Err(error) => Err(error),
         }
     }
+}
+
+async fn store_run(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
+    sqlx::query_file!(
+        "src/store/sql/insert_run.sql",
+        run.id,
+        run.batch_id,
+        run.definition_id,
+        run.definition_snapshot,
+        run.name,
+        run.experiment_id,
+        &run.models,
+        run.params,
+        run.priority,
+        run.max_concurrency,
+        run.sample_percentage,
+        run.sample_seed,
+        run.sample_algorithm,
+        run.idempotency_key,
+        run.input_hash,
+        run.metadata,
+        run.created_by,
+        run.scenario_ids.as_deref(),
+        run.request_id,
+    )
+    .fetch_one(&mut *c)
+    .await?;
+    sqlx::query!(
+        "select record_act('startRun', 'run', r.id::text, r.id, null,
+                           jsonb_build_object('status', r.status, 'definitionId', r.definition_id, 'models', r.models,
+                                              'priority', r.priority, 'maxConcurrency', r.max_concurrency,
+                                              'samplePercentage', r.sample_percentage, 'sampleSeed', r.sample_seed,
+                                              'jobs', (select sum(l.total) from lane l where l.run_id = r.id)))
+           from run r where r.id = $1",
+        run.id
+    )
+    .fetch_one(c)
+    .await?;
+    Ok(())
 }

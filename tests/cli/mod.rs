@@ -5,6 +5,7 @@ mod dev;
 mod outage;
 pub mod process;
 mod refusals;
+mod restored;
 mod roles;
 mod token;
 mod tools;

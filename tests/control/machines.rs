@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use runlane::domain::dead_letter::{DeadLetterReason, DeadLetterStatus};
 use runlane::domain::{AttemptOutcome, JobKind, JobState, RunAction, RunStatus};
 use serde_json::json;
 
@@ -17,6 +18,8 @@ async fn the_enums_of_the_database_are_those_of_the_program() {
         ("job_state", texts(JobState::ALL.iter().map(|s| s.as_str()).collect())),
         ("job_kind", texts(JobKind::ALL.iter().map(|s| s.as_str()).collect())),
         ("attempt_outcome", texts(AttemptOutcome::ALL.iter().map(|s| s.as_str()).collect())),
+        ("dlq_reason", texts(DeadLetterReason::ALL.iter().map(|s| s.as_str()).collect())),
+        ("dlq_resolution_status", texts(DeadLetterStatus::ALL.iter().map(|s| s.as_str()).collect())),
     ];
     for (name, program) in &enums {
         let database: Vec<String> = sqlx::query_scalar(
@@ -171,16 +174,16 @@ async fn every_transition_of_the_tables_happens_and_no_other() {
     did(&cluster, "pauseRun(id: $id)", &first).await;
     did(&cluster, "resumeRun(id: $id)", &first).await;
     did(&cluster, "cancelJob(id: $id)", &probes(&cluster, &first, "PENDING").await[0]).await;
-    // PENDING → CANCELLED, PAUSED → CANCELLED and PENDING → COMPLETED.
+    // PENDING → CANCELLED, PAUSED → CANCELLED and PENDING → COMPLETED, the last with a waiting job given up.
     let pending = cluster.run(&definition, &["mock/echo"], json!({})).await;
     did(&cluster, "cancelRun(id: $id)", &pending).await;
     let paused = cluster.run(&definition, &["mock/echo"], json!({})).await;
     did(&cluster, "pauseRun(id: $id)", &paused).await;
     did(&cluster, "cancelRun(id: $id)", &paused).await;
     let emptied = cluster.run(&definition, &["mock/echo"], json!({})).await;
-    for id in probes(&cluster, &emptied, "PENDING").await {
-        did(&cluster, "cancelJob(id: $id)", &id).await;
-    }
+    let [cancelled, given_up] = &probes(&cluster, &emptied, "PENDING").await[..] else { panic!("two wait") };
+    did(&cluster, "cancelJob(id: $id)", cancelled).await;
+    did(&cluster, "deadLetterJob(id: $id)", given_up).await;
     cluster.add_node(&[]).await;
     cluster.until(&first, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
     did(&cluster, "retryFailedJobs(runId: $id)", &first).await;

@@ -3,7 +3,7 @@
 mod analysis;
 mod cancel;
 mod contract;
-mod guard;
+pub mod guard;
 mod jobs;
 mod machines;
 mod pause;

@@ -26,7 +26,7 @@ const ON_RUNS: [&str; 8] = [
     "cancelRun(id: $id, mode: IMMEDIATE)",
 ];
 
-const ON_JOBS: [&str; 2] = ["retryJob(id: $id)", "cancelJob(id: $id)"];
+const ON_JOBS: [&str; 3] = ["retryJob(id: $id)", "cancelJob(id: $id)", "deadLetterJob(id: $id)"];
 
 /// What became of a request: the code of its refusal, or that it was for the state to decide.
 fn outcome(body: &Value) -> &str {

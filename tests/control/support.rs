@@ -28,7 +28,7 @@ pub const ENDLESS: &str = "mock/echo?delayMs=3600000";
 pub fn mutation(call: &str) -> String {
     let field = call.split('(').next().expect("a name");
     let returns = match field {
-        "cancelJob" | "retryJob" => JOB,
+        "cancelJob" | "retryJob" | "deadLetterJob" => JOB,
         "pauseQueue" | "resumeQueue" => QUEUE,
         _ => RUN,
     };

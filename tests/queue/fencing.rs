@@ -5,7 +5,7 @@ use std::time::Duration;
 use runlane::domain::job::Claim;
 use runlane::domain::work::AttemptEnd;
 use runlane::domain::{AttemptOutcome, JobKind};
-use runlane::store::{Lease, NewNode, Store};
+use runlane::store::{Beat, NewNode, Store};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -142,7 +142,7 @@ async fn a_lease_that_ran_out_is_lost_once_its_jobs_were_given_back() {
     let mut expected = claims.clone();
     expected.sort_by_key(|c| c.job_id);
     assert_eq!(rescued, expected);
-    assert_eq!(store.renew_lease(node, Duration::from_secs(6)).await.unwrap(), Lease::Lost);
+    assert_eq!(store.renew_lease(node, Duration::from_secs(6)).await.unwrap(), Beat::Lost);
     assert_eq!(
         store.end_attempts(node, &[released(claims[0])]).await.unwrap(),
         [],
@@ -166,7 +166,10 @@ async fn nobody_rescues_within_one_lease_of_the_databases_start() {
         .await
         .unwrap();
     store.rescue_jobs(Duration::from_secs(365 * 86_400)).await.unwrap();
-    assert_eq!(store.renew_lease(node, Duration::from_secs(6)).await.unwrap(), Lease::Renewed);
+    assert_eq!(
+        store.renew_lease(node, Duration::from_secs(6)).await.unwrap(),
+        Beat::Renewed { is_draining: false }
+    );
     cluster.stop().await;
 }
 
@@ -188,7 +191,7 @@ async fn no_node_is_given_up_while_one_of_its_claims_is_on_its_way() {
     assert_eq!(claimed.len(), 1);
     assert_eq!(
         store.renew_lease(node, Duration::from_millis(1)).await.unwrap(),
-        Lease::Renewed,
+        Beat::Renewed { is_draining: false },
         "not held up"
     );
     until_sql(&cluster.db, "run out", "select bool_and(lease_until < clock_timestamp()) from node").await;

@@ -210,6 +210,11 @@ impl Node {
         }
     }
 
+    /// Whether a line with this text was logged by now.
+    pub fn logged(&self, text: &str) -> bool {
+        self.log.0.lock().unwrap().lines.iter().any(|line| line.contains(text))
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid() as i32), signal).unwrap();
     }

@@ -143,6 +143,20 @@ impl Cluster {
         self.nodes.push(app);
     }
 
+    /// Stops every node gracefully and leaves the database to itself.
+    pub async fn shut(&mut self) {
+        stop_all(std::mem::take(&mut self.nodes)).await;
+        self.db.close().await;
+    }
+
+    /// Starts the first node again, on another database.
+    pub async fn restart_on(&mut self, url: &str) {
+        url.clone_into(&mut self.url);
+        self.settings.insert("DATABASE_URL".to_owned(), url.to_owned());
+        self.db = PgPool::connect(url).await.expect("the database answers");
+        self.restart().await;
+    }
+
     /// The environment of a node of this cluster, for one that runs as a process of its own.
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.settings

@@ -44,6 +44,12 @@ impl TextRule {
         Self { max: Length::Bytes(max_bytes), may_be_blank: false, one_line: false }
     }
 
+    /// Notes of a person, of any number of lines.
+    #[must_use]
+    pub const fn prose(max_chars: usize) -> Self {
+        Self { max: Length::Chars(max_chars), may_be_blank: false, one_line: false }
+    }
+
     /// The same, and blank is fine too.
     #[must_use]
     pub const fn or_blank(self) -> Self {

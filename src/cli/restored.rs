@@ -1,0 +1,83 @@
+//! `runlane restored`: what a restored database may do a second time.
+
+use anyhow::Context;
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use crate::app::{DATABASE_WAIT, database_url, operator_store, prepare_database};
+use crate::config::Config;
+use crate::store::RestoredRun;
+
+/// What to do.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Say that the database has just been restored: pauses the queue and takes the report anew. A restored dump is noticed
+    /// without this when a node starts; a physical backup (the same cluster, at an earlier time) is not.
+    #[arg(long)]
+    mark: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what may run twice since the last restore.
+///
+/// # Errors
+/// When the database cannot be reached or refuses.
+pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
+    database_url(&config)?;
+    prepare_database(&config, DATABASE_WAIT).await?;
+    let store = operator_store(&config)?;
+    // A restored dump may be looked at before a node has started on it.
+    store.settle_home().await.context("cannot see where the database lives")?;
+    if arguments.mark {
+        store
+            .begin_after_restore("an operator said that the database was restored")
+            .await
+            .context("cannot pause the queue")?;
+    }
+    let restored = store.restored().await.context("cannot read the report")?;
+    if arguments.json {
+        let report = restored.map(|(at, runs)| json!({ "restoredAt": at, "runs": runs }));
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    let Some((at, runs)) = restored else {
+        println!("This database has not been restored since nodes use it.");
+        return Ok(());
+    };
+    println!("Restored, as found at {}. The queue was paused.", at.format("%Y-%m-%d %H:%M:%S UTC"));
+    if runs.is_empty() {
+        println!("No run was under way: nothing runs twice.");
+    } else {
+        println!("{}", table(&runs));
+        println!("Jobs that ran then run again. Of those that waited, some may have run since the backup.");
+    }
+    println!("Cancel what must not run again; then resume the queue (resumeQueue).");
+    Ok(())
+}
+
+fn table(runs: &[RestoredRun]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        "run",
+        "name",
+        "owner",
+        "ran",
+        "waited",
+        "last change in the backup",
+    ]);
+    for run in runs {
+        let last = run.last_change_at.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string());
+        table.add_row([
+            run.run_id.to_string(),
+            run.name.clone().unwrap_or_default(),
+            run.created_by.clone(),
+            run.active.len().to_string(),
+            run.waiting.to_string(),
+            last.unwrap_or_default(),
+        ]);
+    }
+    table
+}
