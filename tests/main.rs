@@ -19,6 +19,7 @@ mod nodes;
 mod queue;
 mod quickstart;
 mod reads;
+mod staleness;
 mod support;
 mod tidy;
 mod verify;

@@ -152,6 +152,7 @@ begin
                finished_at = case when f.state <> 'pending' then v_now end,
                run_at = case when f.state = 'pending' then v_now + f.delay_ms * interval '1 millisecond'
                              else j.run_at end,
+               waits_since = case when f.state = 'pending' then v_now else j.waits_since end,
                failures = j.failures + (f.outcome in ('failed', 'retried') and not f.alone)::int,
                losses = j.losses + (f.outcome = 'lost' or f.alone)::int,
                losses_alone = j.losses_alone + f.alone::int,

@@ -184,6 +184,12 @@ impl App {
                 "the database was restored or copied: the queue is paused; see `runlane restored`, then resume the queue"
             );
         }
+        // Until a node leads, what is shown goes by these.
+        pools
+            .api
+            .set_staleness_thresholds(None, &config.staleness_thresholds())
+            .await
+            .map_err(StartError::Database)?;
         let mut app = Self {
             address: None,
             shutdown: CancellationToken::new(),

@@ -11,7 +11,7 @@ use super::acting::service;
 use super::output::say;
 use crate::config::Config;
 use crate::domain::lane::{Lane, LaneFilter};
-use crate::domain::waiting::WaitingReason;
+use crate::domain::waiting::Waiting;
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
-fn as_json(lane: &Lane, why: Option<&WaitingReason>) -> Value {
+fn as_json(lane: &Lane, why: Option<&Waiting>) -> Value {
     let counts = lane.counts;
     json!({
         "id": lane.id.to_string(), "runId": lane.run_id, "runName": lane.run_name, "owner": lane.owner,
@@ -95,7 +95,7 @@ fn as_json(lane: &Lane, why: Option<&WaitingReason>) -> Value {
     })
 }
 
-fn table(lanes: &[(Lane, Option<WaitingReason>)]) -> Table {
+fn table(lanes: &[(Lane, Option<Waiting>)]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header([
         "lane",
@@ -134,7 +134,7 @@ fn table(lanes: &[(Lane, Option<WaitingReason>)]) -> Table {
     table
 }
 
-fn one(lane: &Lane, why: Option<&WaitingReason>, errors: &[(String, i64)]) -> String {
+fn one(lane: &Lane, why: Option<&Waiting>, errors: &[(String, i64)]) -> String {
     let counts = lane.counts;
     let jobs = format!(
         "{}: {} pending, {} active, {} completed, {} failed, {} cancelled",

@@ -11,6 +11,7 @@ mod output;
 mod restored;
 mod run;
 mod schema;
+mod staleness;
 mod token;
 mod verify;
 mod with_database;
@@ -68,6 +69,8 @@ enum Command {
     Node(node::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
+    /// Show what takes too long.
+    Staleness(staleness::Arguments),
     /// Run a command over a fresh database that is removed afterwards.
     #[command(hide = true)]
     WithDatabase(with_database::Arguments),
@@ -142,6 +145,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }
+        Command::Staleness(arguments) => runtime()?.block_on(staleness::run(config, arguments))?,
         Command::Schema(_) => {}
     }
     Ok(ExitCode::SUCCESS)

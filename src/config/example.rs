@@ -90,6 +90,7 @@ pub fn settings() -> Vec<Setting> {
             "Variables that workers get besides PATH, HOME, locale, proxies and PYTHON…: providers' keys.",
         ),
     ];
+    all.extend(super::staleness::settings());
     all.extend(Numbers::settings());
     for &kind in JobKind::ALL {
         for (i, (stem, min, max, doc)) in KIND_SETTINGS.iter().enumerate() {

@@ -20,10 +20,21 @@ pub struct KindPolicy {
     pub timeout: Duration,
     /// How long a job may wait for throttling in total before it fails.
     pub throttle_max: Duration,
+    /// A job that waits longer for its first attempt is stale.
+    pub stale_waiting_ms: i64,
+    /// A job that waits longer for another attempt is stale.
+    pub stale_retry_ms: i64,
+    /// An attempt that takes longer is stale.
+    pub stale_in_process_ms: i64,
 }
 
+/// A year.
+const YEAR_MS: i128 = 31_536_000_000;
+/// What may wait for an hour, and what may take half of one.
+const STALE_DEFAULTS_MS: [Option<i128>; 3] = [Some(3_600_000), Some(3_600_000), Some(1_800_000)];
+
 /// The settings that each kind of job has: (stem, minimum, maximum, meaning).
-pub(super) const KIND_SETTINGS: [(&str, i128, i128, &str); 6] = [
+pub(super) const KIND_SETTINGS: [(&str, i128, i128, &str); 9] = [
     ("RUNLANE_WORKER_CONCURRENCY", 1, 10_000, "Jobs of this kind that this node runs at once."),
     ("RUNLANE_RETRY_LIMIT", 0, 100, "Counted failures that are followed by another attempt."),
     (
@@ -40,15 +51,30 @@ pub(super) const KIND_SETTINGS: [(&str, i128, i128, &str); 6] = [
         31_536_000,
         "How long a job may wait for throttling in total before it fails.",
     ),
+    ("RUNLANE_STALE_WAITING_MS", 1, YEAR_MS, "A job that waits longer for its first attempt is stale."),
+    ("RUNLANE_STALE_RETRY_MS", 1, YEAR_MS, "A job that waits longer for another attempt is stale."),
+    ("RUNLANE_STALE_IN_PROCESS_MS", 1, YEAR_MS, "An attempt that takes longer is stale."),
 ];
 
 /// The defaults of [`KIND_SETTINGS`] for one kind; `None` stands for the general number.
-pub(super) const fn kind_defaults(kind: JobKind) -> [Option<i128>; 6] {
-    match kind {
-        JobKind::ProbeScenario => [None, Some(3), Some(5_000), Some(300_000), Some(120), Some(86_400)],
-        JobKind::AnalyzeBasic => [Some(2), Some(3), Some(5_000), Some(300_000), Some(300), Some(86_400)],
-        JobKind::AnalyzeDeep => [Some(1), Some(3), Some(5_000), Some(300_000), Some(900), Some(86_400)],
-    }
+pub(super) const fn kind_defaults(kind: JobKind) -> [Option<i128>; KIND_SETTINGS.len()] {
+    let [waiting, retry, in_process] = STALE_DEFAULTS_MS;
+    let (concurrency, timeout_s) = match kind {
+        JobKind::ProbeScenario => (None, 120),
+        JobKind::AnalyzeBasic => (Some(2), 300),
+        JobKind::AnalyzeDeep => (Some(1), 900),
+    };
+    [
+        concurrency,
+        Some(3),
+        Some(5_000),
+        Some(300_000),
+        Some(timeout_s),
+        Some(86_400),
+        waiting,
+        retry,
+        in_process,
+    ]
 }
 
 pub(super) fn kind_policy(source: &mut Source<'_>, kind: JobKind, numbers: &Numbers) -> KindPolicy {
@@ -59,7 +85,17 @@ pub(super) fn kind_policy(source: &mut Source<'_>, kind: JobKind, numbers: &Numb
         let default = defaults[i].unwrap_or(i128::from(numbers.worker_concurrency));
         values[i] = source.number(&variable, default, *min, *max);
     }
-    let [concurrency, retry_limit, base_ms, max_ms, timeout_s, throttle_s] = values;
+    let [
+        concurrency,
+        retry_limit,
+        base_ms,
+        max_ms,
+        timeout_s,
+        throttle_s,
+        waiting_ms,
+        retry_ms,
+        in_process_ms,
+    ] = values;
     KindPolicy {
         concurrency: concurrency as u32,
         retry_limit: retry_limit as i16,
@@ -69,5 +105,8 @@ pub(super) fn kind_policy(source: &mut Source<'_>, kind: JobKind, numbers: &Numb
         },
         timeout: Duration::from_secs(timeout_s as u64),
         throttle_max: Duration::from_secs(throttle_s as u64),
+        stale_waiting_ms: waiting_ms as i64,
+        stale_retry_ms: retry_ms as i64,
+        stale_in_process_ms: in_process_ms as i64,
     }
 }

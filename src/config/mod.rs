@@ -7,6 +7,7 @@ mod example;
 mod kinds;
 mod numbers;
 mod source;
+mod staleness;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 pub use example::{Setting, env_example, settings};
 pub use kinds::KindPolicy;
 pub use numbers::Numbers;
+pub use staleness::Staleness;
 
 use crate::domain::JobKind;
 use kinds::kind_policy;
@@ -97,6 +99,8 @@ pub struct Config {
     pub python: PathBuf,
     /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
     pub worker_env: Vec<String>,
+    /// How the search for what has taken too long works.
+    pub staleness: Staleness,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -160,6 +164,7 @@ impl Config {
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
+            staleness: staleness::staleness(&mut source),
             numbers,
             kinds,
         };

@@ -127,6 +127,16 @@ numbers! {
     poll_interval_ms: u64 = 5_000 in 10..=600_000, "RUNLANE_POLL_INTERVAL_MS";
     /// How often finished business is tidied up.
     maintenance_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_MAINTENANCE_INTERVAL_MS";
+    /// How often the leader looks for what has taken too long, and another node whether there is a leader.
+    staleness_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_STALENESS_INTERVAL_MS";
+    /// Jobs that one step of that search looks at.
+    staleness_batch: i32 = 1_000 in 1..=100_000, "RUNLANE_STALENESS_BATCH";
+    /// From this percentage of its threshold on a job or run is warned about.
+    staleness_warn_percent: i16 = 80 in 1..=100, "RUNLANE_STALENESS_WARN_PERCENT";
+    /// How often a job in process is taken back from its node as stale before it is only reported.
+    staleness_requeues_max: i32 = 3 in 0..=1_000, "RUNLANE_STALENESS_REQUEUES_MAX";
+    /// A run that is under way for longer is stale.
+    stale_run_ms: i64 = 86_400_000 in 1..=31_536_000_000, "RUNLANE_STALE_RUN_MS";
     /// How long a stopping node lets running jobs finish before it gives them back.
     shutdown_grace_ms: u64 = 30_000 in 0..=3_600_000, "RUNLANE_SHUTDOWN_GRACE_MS";
     /// Connections that the embedded PostgreSQL takes.

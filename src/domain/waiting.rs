@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::job::JobKind;
+use super::staleness::StaleNote;
 use super::validation::shorten;
 
 /// The one reason that keeps a pending job from starting now; the first that holds, in this order.
@@ -64,6 +65,25 @@ pub enum WaitingReason {
     },
     /// Nothing: it starts with the next free slot.
     Next,
+}
+
+/// Why a job waits, and whether it has waited for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What keeps it from starting.
+    pub reason: WaitingReason,
+    /// That it is near the threshold at which it counts as stale, or beyond.
+    pub note: Option<StaleNote>,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        match self.note {
+            Some(note) => write!(f, " {note}"),
+            None => Ok(()),
+        }
+    }
 }
 
 fn time(at: &DateTime<Utc>) -> String {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::domain::dead_letter::DeadLetter;
 use crate::domain::view;
-use crate::domain::waiting::WaitingReason;
+use crate::domain::waiting::Waiting;
 use crate::service::Service;
 
 /// Gives every request loaders of its own.
@@ -124,7 +124,7 @@ impl Loader<DeadLettersOf> for Batches {
 }
 
 impl Loader<WaitingOf> for Batches {
-    type Value = WaitingReason;
+    type Value = Waiting;
     type Error = Error;
     async fn load(&self, keys: &[WaitingOf]) -> Result<HashMap<WaitingOf, Self::Value>, Error> {
         let jobs: Vec<i64> = keys.iter().map(|k| k.0).collect();

@@ -24,6 +24,7 @@ mod queue;
 mod results;
 mod run;
 mod scalars;
+mod staleness;
 
 use async_graphql::{EmptySubscription, SchemaBuilder};
 use chrono::{DateTime, Utc};

@@ -13,7 +13,8 @@ use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
-use crate::domain::{self, history, view};
+use super::staleness::{StaleJob, StalenessFilter};
+use crate::domain::{self, history, staleness, view};
 
 /// What can be asked.
 pub struct Query;
@@ -122,5 +123,22 @@ impl Query {
     /// The node with this id, for viewers and admins; null when there is none any more.
     async fn node(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Node>> {
         Ok(ctx.service()?.node(ctx.requester()?, &id).await?.map(Node::from))
+    }
+
+    /// The jobs that wait or run for long: near the threshold at which they count as stale, or beyond. Of everybody,
+    /// so for admins and viewers; lane by lane, in each the oldest first.
+    #[graphql(complexity = "list_cost(first, child_complexity)")]
+    async fn staleness(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many; more than 100 count as 100.", default = 50)] first: i32,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "Only jobs like this.")] filter: Option<StalenessFilter>,
+    ) -> Result<Connection<StaleJob>> {
+        let page = page_request::<staleness::StaleJob>(ctx, first, after.as_deref())?;
+        let service = ctx.service()?;
+        let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
+        let jobs = service.staleness(ctx.requester()?, &filter, &page).await?;
+        Ok(Connection::new(jobs, StaleJob::from))
     }
 }

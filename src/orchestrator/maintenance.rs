@@ -1,32 +1,25 @@
-//! Tidying up, in small steps that no claim has to wait for.
+//! Tidying up, in small steps that no claim has to wait for: one node at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::leader::lead;
 use super::session::Session;
+use crate::domain::leader::{Duty, Term};
+use crate::store::Result;
 
 /// Rows that one step rewrites.
 const BATCH: i64 = 2_000;
 
-/// Tidies up at every interval until the session is over.
+/// Tidies up at every interval while this node leads, until the session is over.
 pub async fn tidy(session: Arc<Session>) {
     let interval = Duration::from_millis(session.parts.config.numbers.maintenance_interval_ms);
-    loop {
-        // Nodes that started together tidy up at different times.
-        let wait = interval.mul_f64(0.8 + 0.4 * super::running::random_fraction());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = session.over.cancelled() => return,
-        }
-        if let Err(error) = tidy_once(&session).await {
-            tracing::warn!(%error, node = %session.node, "tidying up failed; the next interval tries again");
-        }
-    }
+    lead(session, Duty::Maintenance, interval, tidy_once).await;
 }
 
-async fn tidy_once(session: &Session) -> crate::store::Result<()> {
+async fn tidy_once(session: Arc<Session>, term: Term) -> Result<()> {
     let store = &session.parts.store;
-    while store.settle_closed_lanes(BATCH).await? > 0 && !session.stop_claiming.is_cancelled() {}
+    while store.settle_closed_lanes(term, BATCH).await? > 0 && !session.stop_claiming.is_cancelled() {}
     store.prune_tallies().await?;
     Ok(())
 }

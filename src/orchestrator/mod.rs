@@ -5,6 +5,7 @@
 
 mod claiming;
 mod inflight;
+mod leader;
 mod lease;
 mod listening;
 mod maintenance;
@@ -13,6 +14,7 @@ mod request;
 mod running;
 mod session;
 mod slots;
+mod staleness;
 mod verdict;
 mod writing;
 

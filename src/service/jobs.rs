@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::{Result, Service, waiting};
 use crate::domain::view::{Attempt, Job};
-use crate::domain::waiting::WaitingReason;
+use crate::domain::waiting::Waiting;
 use crate::domain::{JobKind, Requester};
+use crate::store::WaitingFacts;
 
 /// So many earlier jobs of a lane are counted before "more than" is said: counting a million for each job of a page
 /// would cost more than the answer is worth.
@@ -34,9 +35,14 @@ impl Service {
     ///
     /// # Errors
     /// Only failures of the server.
-    pub async fn waiting_reasons(&self, jobs: &[i64]) -> Result<HashMap<i64, WaitingReason>> {
+    pub async fn waiting_reasons(&self, jobs: &[i64]) -> Result<HashMap<i64, Waiting>> {
         let facts = self.store.waiting_facts(jobs, AHEAD_COUNT_MAX).await.map_err(|e| self.failed(e))?;
-        Ok(facts.into_iter().map(|facts| (facts.job_id, waiting::reason(facts))).collect())
+        let notes = self.store.stale_notes(jobs).await.map_err(|e| self.failed(e))?;
+        let waiting = |facts: WaitingFacts| Waiting {
+            note: notes.get(&facts.job_id).copied(),
+            reason: waiting::reason(facts),
+        };
+        Ok(facts.into_iter().map(|facts| (facts.job_id, waiting(facts))).collect())
     }
 
     /// How many counted failures a job of this kind may have: it fails with the last.

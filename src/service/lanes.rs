@@ -2,10 +2,10 @@
 
 use super::{Result, Service};
 use crate::domain::lane::{Lane, LaneFilter};
-use crate::domain::waiting::WaitingReason;
+use crate::domain::waiting::Waiting;
 
 /// A lane, and why its next job waits.
-pub type LaneAndWhy = (Lane, Option<WaitingReason>);
+pub type LaneAndWhy = (Lane, Option<Waiting>);
 
 impl Service {
     /// The most urgent of these lanes, at most `limit`, each with why its next job waits.

@@ -14,6 +14,7 @@ mod lanes;
 mod nodes;
 mod queue;
 mod runs;
+mod staleness;
 mod start;
 mod waiting;
 

@@ -17,6 +17,9 @@ pub enum Error {
     /// The database refused the data or the statement.
     #[error("the database refused: {0}")]
     Refused(#[source] sqlx::Error),
+    /// The writer led once, and another leader has begun since; nothing was changed.
+    #[error("another leader has begun; nothing was changed")]
+    Deposed,
     /// A row says what the program cannot understand.
     #[error("the database holds what this version does not know: {0}")]
     Unknown(#[from] UnknownState),
@@ -56,6 +59,8 @@ impl From<sqlx::Error> for Error {
         };
         match class.as_deref() {
             Some(code) if code.starts_with("40") => Self::Contended(error),
+            // Raised by assert_leader().
+            Some("RL001") => Self::Deposed,
             // The lock timeout.
             Some("55P03") => Self::Unavailable(error),
             // Connection exceptions, insufficient resources, operator intervention (among it the statement timeout), system errors.

@@ -5,9 +5,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::crash::crash_point;
+use super::leader::assert_leader;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::job::Claim;
+use crate::domain::leader::Term;
 
 /// A job that went back to the queue because its node is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,10 +179,11 @@ impl Store {
     /// Returns how many.
     ///
     /// # Errors
-    /// The database's.
-    pub async fn settle_closed_lanes(&self, batch: i64) -> Result<u64> {
+    /// [`super::Error::Deposed`] when another node leads; the database's.
+    pub async fn settle_closed_lanes(&self, term: Term, batch: i64) -> Result<u64> {
         in_transaction(self, move |c| {
             Box::pin(async move {
+                assert_leader(c, term).await?;
                 let lane = sqlx::query!(
                     "select id, closed_at from lane where not is_settled and not is_open
                       order by id limit 1 for update skip locked"

@@ -53,6 +53,11 @@ async fn graceful_cancels_what_waits_at_once_and_keeps_what_runs() {
     // Then maintenance rewrites the rows, and nobody can see it.
     let before = snapshot(&cluster, &run).await;
     assert_eq!(number(&cluster, UNWRITTEN, &run).await, 36);
+    // The node that has led so far looks once a day; another one follows it.
+    sqlx::query("select pg_terminate_backend(backend_pid) from leadership")
+        .execute(&cluster.db)
+        .await
+        .unwrap();
     cluster.add_node(&[("RUNLANE_MAINTENANCE_INTERVAL_MS", "50")]).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while number(&cluster, UNWRITTEN, &run).await > 0 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use runlane::domain::dead_letter::{DeadLetterReason, DeadLetterStatus};
-use runlane::domain::{AttemptOutcome, JobKind, JobState, RunAction, RunStatus};
+use runlane::domain::{AttemptOutcome, JobKind, JobState, RunAction, RunStatus, staleness};
 use serde_json::json;
 
 use super::support::{ENDLESS, counts, did, is_analysis, probes};
@@ -20,6 +20,9 @@ async fn the_enums_of_the_database_are_those_of_the_program() {
         ("attempt_outcome", texts(AttemptOutcome::ALL.iter().map(|s| s.as_str()).collect())),
         ("dlq_reason", texts(DeadLetterReason::ALL.iter().map(|s| s.as_str()).collect())),
         ("dlq_resolution_status", texts(DeadLetterStatus::ALL.iter().map(|s| s.as_str()).collect())),
+        ("staleness_stage", texts(staleness::Stage::ALL.iter().map(|s| s.as_str()).collect())),
+        ("staleness_health", texts(staleness::Health::ALL.iter().map(|s| s.as_str()).collect())),
+        ("staleness_action", texts(staleness::Action::ALL.iter().map(|s| s.as_str()).collect())),
     ];
     for (name, program) in &enums {
         let database: Vec<String> = sqlx::query_scalar(

@@ -53,6 +53,6 @@ async fn a_list_takes_as_many_statements_as_one_item() {
         statements.0.load(Ordering::Relaxed) - before
     };
     let one = jobs(1).await;
-    assert_eq!(one, 5, "the run, the page, scenarios, attempts, reasons");
+    assert_eq!(one, 6, "the run, the page, scenarios, attempts, reasons, what has waited for long");
     assert_eq!(jobs(8).await, one);
 }

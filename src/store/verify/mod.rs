@@ -71,6 +71,12 @@ const CHECKS: &[Check] = &[
         "an epoch of a job ends once"
     ),
     check!(
+        "I3",
+        "dead_letters",
+        "src/store/verify/sql/dead_letters.sql",
+        "what gave up, and nothing else, has a dead letter"
+    ),
+    check!(
         "I4",
         "attempt_numbers",
         "src/store/verify/sql/attempt_numbers.sql",

@@ -1,5 +1,5 @@
 -- The outcomes lead to the state that the job is in: nothing follows an end within its epoch, the last attempt says what
--- the job is, and a probe's earlier epoch ended with a failure.
+-- the job is, and a probe's earlier epoch ended with a failure. What was given up while it waited has no attempt for that.
 select format('job %s', j.id) as "subject!",
        format('attempt %s %s, but %s claims follow in its epoch', a.number, a.outcome, j.claims - a.number) as "detail!"
   from attempt a
@@ -12,7 +12,10 @@ select format('job %s', j.id), format('is %s, but its last attempt, %s, %s', j.s
  where j.claims > j.epoch_claims and j.state <> 'active'
    and case j.state
            when 'completed' then a.outcome <> 'completed'
-           when 'failed' then a.outcome <> 'failed'
+           when 'failed' then a.outcome in ('completed', 'cancelled')
+                              or a.outcome <> 'failed' and not exists (
+                                  select from dead_letter d
+                                   where d.job_id = j.id and d.epoch = j.epoch and d.original_state = 'pending')
            when 'cancelled' then a.outcome in ('completed', 'failed')
            else a.outcome in ('completed', 'failed', 'cancelled')
        end
@@ -22,6 +25,8 @@ select format('job %s', j.id), format('began epoch %s after attempt %s, which %s
   join lane l on l.id = j.lane_id
   join attempt a on a.job_id = j.id and a.number = j.epoch_claims
  where l.kind = 'probe:scenario' and j.epoch > 0 and a.outcome <> 'failed'
+   and not exists (select from dead_letter d
+                    where d.job_id = j.id and d.epoch = j.epoch - 1 and d.original_state = 'pending')
 union all
 select format('job %s', j.id), format('epoch %s began after %s claims of %s', j.epoch, j.epoch_claims, j.claims)
   from job j

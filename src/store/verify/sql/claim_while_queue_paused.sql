@@ -1,9 +1,9 @@
 -- No claim commits while the queue is paused: by the pause that stands, and by those that the audit has.
 with act as (
-    select a.id, a.at, a.action = 'pauseQueue' as is_pause,
-           lag(a.action = 'pauseQueue', 1, false) over (order by a.id) as was_paused
+    select a.id, a.at, a.action <> 'resumeQueue' as is_pause,
+           lag(a.action <> 'resumeQueue', 1, false) over (order by a.id) as was_paused
       from audit a
-     where a.subject_kind = 'queue' and a.action in ('pauseQueue', 'resumeQueue')
+     where a.subject_kind = 'queue' and a.action in ('pauseQueue', 'queue.restored', 'resumeQueue')
 ), turn as (
     -- Pausing a paused queue keeps the first pause.
     select t.at, t.is_pause, lead(t.at, 1, 'infinity') over (order by t.id) as until

@@ -1,19 +1,27 @@
--- An epoch ends once. What completed or failed did so in exactly one attempt of its epoch; what was cancelled did so in
--- one or, while it waited, in none; what waits or runs has not ended. A probe begins an epoch only after a failure; an
--- analysis may be computed anew whatever became of it.
+-- An epoch ends once. What completed or failed did so in exactly one attempt of its epoch; what was given up while it waited
+-- did so in its dead letter; what was cancelled did so in one attempt or, while it waited, in none; what waits or runs has
+-- not ended. A probe begins an epoch only after a failure; an analysis may be computed anew whatever became of it.
 with ended as materialized (
     select j.id,
-           count(*) filter (where a.number > j.epoch_claims and a.outcome = 'completed') as completed,
-           count(*) filter (where a.number > j.epoch_claims and a.outcome = 'failed') as failed,
-           count(*) filter (where a.number > j.epoch_claims and a.outcome = 'cancelled') as cancelled,
-           count(*) filter (where a.number <= j.epoch_claims and a.outcome = 'failed') as failed_before,
-           count(*) filter (where a.number <= j.epoch_claims and a.outcome in ('completed', 'cancelled')) as ended_before
+           count(*) filter (where e.is_now and e.outcome = 'completed') as completed,
+           count(*) filter (where e.is_now and e.outcome = 'failed') as failed,
+           count(*) filter (where e.is_now and e.outcome = 'cancelled') as cancelled,
+           count(*) filter (where not e.is_now and e.outcome = 'failed') as failed_before,
+           count(*) filter (where not e.is_now and e.outcome in ('completed', 'cancelled')) as ended_before
       from job j
-      left join attempt a on a.job_id = j.id and a.outcome in ('completed', 'failed', 'cancelled')
+      left join (
+        select a.job_id, a.number > o.epoch_claims as is_now, a.outcome
+          from attempt a join job o on o.id = a.job_id
+         where a.outcome in ('completed', 'failed', 'cancelled')
+        union all
+        select d.job_id, d.epoch = o.epoch, 'failed'
+          from dead_letter d join job o on o.id = d.job_id
+         where d.original_state = 'pending'
+      ) as e on e.job_id = j.id
      group by j.id
 )
 select format('job %s', j.id) as "subject!",
-       format('is %s in epoch %s; attempts of this epoch: %s completed, %s failed, %s cancelled; of earlier ones: '
+       format('is %s in epoch %s; ends of this epoch: %s completed, %s failed, %s cancelled; of earlier ones: '
               '%s failed, %s completed or cancelled',
               j.state, j.epoch, e.completed, e.failed, e.cancelled, e.failed_before, e.ended_before) as "detail!"
   from job j
