@@ -97,6 +97,9 @@ async fn retried(point: &str) {
     let one = jobs(&cluster.db, &run).await[0].id;
     let (query, id, retried) = if point.starts_with("retry-job") {
         ("mutation($id: ID!) { retryJob(id: $id) { id } }", json!({ "id": one.to_string() }), 1)
+    } else if point.starts_with("redrive") {
+        let query = "mutation($id: ID!) { redriveDeadLetters(filter: { runId: $id }) { redriven } }";
+        (query, json!({ "id": run }), 5)
     } else {
         ("mutation($id: ID!) { retryFailedJobs(runId: $id) { id } }", json!({ "id": run }), 5)
     };
@@ -105,7 +108,8 @@ async fn retried(point: &str) {
         "select sum(j.epoch) from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'";
     let begun: i64 = sqlx::query_scalar(epochs).fetch_one(&cluster.db).await.unwrap();
     assert_eq!(begun, if is_after(point) { retried } else { 0 });
-    if !is_after(point) {
+    // Redriving a second time does nothing; the others are refused or would retry once more.
+    if !is_after(point) || point.starts_with("redrive") {
         again(&cluster, query, id).await;
     }
     cluster.add_node(&[]).await;
@@ -137,6 +141,25 @@ async fn one_cancelled(point: &str) {
     at_rest(cluster, &run, "COMPLETED", [0, 0, 4, 0, 1]).await;
 }
 
+async fn given_up(point: &str) {
+    let mut cluster = cluster().await;
+    let definition = cluster.definition(5).await;
+    let run = cluster.run(&definition, &["mock/echo"], json!({})).await;
+    cluster.admin("mutation { pauseQueue { id } }", json!({})).await.data();
+    let one = jobs(&cluster.db, &run).await[0].id.to_string();
+    let query = "mutation($id: ID!) { deadLetterJob(id: $id) { id } }";
+    asked(&cluster, doomed(&cluster, point), point, query, json!({ "id": one })).await;
+    let letters: i64 =
+        sqlx::query_scalar("select count(*) from dead_letter").fetch_one(&cluster.db).await.unwrap();
+    assert_eq!(letters, i64::from(is_after(point)));
+    if !is_after(point) {
+        again(&cluster, query, json!({ "id": one })).await;
+    }
+    cluster.admin("mutation { resumeQueue { id } }", json!({})).await.data();
+    cluster.add_node(&[]).await;
+    at_rest(cluster, &run, "COMPLETED", [0, 0, 4, 1, 0]).await;
+}
+
 macro_rules! at {
     ($($name:ident: $act:ident($point:literal);)*) => {
         $(
@@ -161,6 +184,10 @@ at! {
     after_a_retry: retried("retry.after");
     before_the_retry_of_a_job_commits: retried("retry-job.before");
     after_the_retry_of_a_job: retried("retry-job.after");
+    before_a_redrive_commits: retried("redrive.before");
+    after_a_redrive: retried("redrive.after");
+    before_a_dead_letter_commits: given_up("bury.before");
+    after_a_dead_letter: given_up("bury.after");
     before_the_cancel_of_a_job_commits: one_cancelled("cancel-job.before");
     after_the_cancel_of_a_job: one_cancelled("cancel-job.after");
 }

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use runlane::domain::dead_letter::{DeadLetterFilter, Redrive};
 use runlane::domain::job::Claim;
-use runlane::domain::{AttemptOutcome, CancelMode, JobKind, JobState, RunAction};
-use runlane::store::{JobChange, Lease, RunChange};
+use runlane::domain::leader::Duty;
+use runlane::domain::{AttemptOutcome, CancelMode, JobKind, JobState, RunAction, ids};
+use runlane::store::{Beat, JobChange, JobHead, Leadership, RunChange};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::operation::{Operation, Wrong};
@@ -32,6 +35,7 @@ struct Node {
 
 pub struct Driver {
     direct: Direct,
+    leader: Leadership,
     reference: Reference,
     definition: Uuid,
     runs: Vec<Uuid>,
@@ -50,8 +54,10 @@ impl Driver {
     pub async fn new() -> Self {
         let direct = Direct::on(&fresh_database().await).await;
         let definition = direct.definition(SCENARIOS).await;
+        let leader = direct.store.take_leadership(Duty::Maintenance, ids::new_id()).await.unwrap();
         let mut driver = Self {
             direct,
+            leader: leader.expect("nobody else leads"),
             reference: Reference::default(),
             definition,
             runs: Vec::new(),
@@ -123,11 +129,16 @@ impl Driver {
                 let node = &mut self.nodes[node];
                 let lease = self.direct.store.renew_lease(node.id, LEASE).await.unwrap();
                 node.is_expired = false;
-                same("lease", &(lease == Lease::Renewed), &node.is_registered)
+                let expected = if node.is_registered {
+                    Beat::Renewed { is_draining: node.is_draining }
+                } else {
+                    Beat::Lost
+                };
+                same("lease", &lease, &expected)
             }
             Operation::Drain { node } => {
                 let node = node % self.nodes.len();
-                self.direct.store.drain_node(self.nodes[node].id).await.unwrap();
+                self.direct.store.stop_node(self.nodes[node].id).await.unwrap();
                 self.nodes[node].is_draining = true;
                 Ok(())
             }
@@ -153,6 +164,13 @@ impl Driver {
             }
             Operation::CancelJob { job } => self.act_on_job(job, JobChange::Cancel).await,
             Operation::RetryJob { job } => self.act_on_job(job, JobChange::Retry).await,
+            Operation::Bury { job } => self.bury(job).await,
+            Operation::Redrive => {
+                let redrive =
+                    Redrive { filter: DeadLetterFilter::default(), per_minute: None, dry_run: false };
+                let redriven = self.direct.store.redrive_dead_letters(&redrive, 2).await.unwrap();
+                same("redriven", &redriven.redriven, &self.reference.redrive())
+            }
             Operation::PauseQueue => {
                 self.direct.store.pause_queue("root", None).await.unwrap();
                 self.reference.queue_paused = true;
@@ -164,7 +182,7 @@ impl Driver {
                 Ok(())
             }
             Operation::Settle => {
-                while self.direct.store.settle_closed_lanes(2).await.unwrap() > 0 {}
+                while self.direct.store.settle_closed_lanes(self.leader.term(), 2).await.unwrap() > 0 {}
                 Ok(())
             }
         }
@@ -298,6 +316,15 @@ impl Driver {
             .unwrap()
             .expect("the run exists");
         same("allowed", &done.is_ok(), &self.reference.act(run, action, how))
+    }
+
+    async fn bury(&mut self, job: usize) -> Step {
+        let keys = self.reference.keys(|_| true);
+        let key = &keys[job % keys.len()];
+        let id = self.id(key);
+        let allow = move |head: &JobHead| head.state.allow_burial(id).map_err(drop);
+        let done = self.direct.store.bury_job(id, "on purpose", json!({}), allow).await.unwrap();
+        same("allowed", &done.expect("the job exists").is_ok(), &self.reference.bury_job(key))
     }
 
     async fn act_on_job(&mut self, job: usize, change: JobChange) -> Step {

@@ -181,6 +181,38 @@ impl Reference {
         true
     }
 
+    /// Gives up a job that waits.
+    pub fn bury_job(&mut self, key: &Key) -> bool {
+        let now = self.now;
+        let run = &mut self.runs[key.0];
+        let job = run.jobs.get_mut(&(key.1.clone(), key.2.clone())).unwrap();
+        if job.state != JobState::Pending {
+            return false;
+        }
+        job.go(JobState::Failed);
+        run.lanes.get_mut(&key.1).unwrap().changed_at = now;
+        if !kind_of(&key.1).is_analysis() {
+            run.finish(now);
+        }
+        true
+    }
+
+    /// Makes everything that failed wait again, save the probes of cancelled runs; says how many.
+    pub fn redrive(&mut self) -> i64 {
+        let now = self.now;
+        let failed = self.keys(|job| job.state == JobState::Failed);
+        let mut redriven = 0;
+        for key in failed {
+            let is_probe = !kind_of(&key.1).is_analysis();
+            let run = &mut self.runs[key.0];
+            if !is_probe || run.status != RunStatus::Cancelled {
+                run.retry(now, |(lane, scenario), _| *lane == key.1 && *scenario == key.2, is_probe);
+                redriven += 1;
+            }
+        }
+        redriven
+    }
+
     pub fn retry_job(&mut self, key: &Key) -> bool {
         let (now, is_probe) = (self.now, !kind_of(&key.1).is_analysis());
         let run = &mut self.runs[key.0];

@@ -1,7 +1,9 @@
 //! The protocol of claims, leases, pauses, cancels and ends as a model of which every reachable state is looked at.
 
+mod properties;
 mod protocol;
 mod state;
+mod step;
 
 use std::collections::{HashMap, HashSet};
 

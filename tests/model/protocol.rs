@@ -1,13 +1,12 @@
 //! What nodes, people and misfortune can do, one step at a time. What may follow what comes from the domain's tables.
 
 use runlane::domain::run::Permission;
-use runlane::domain::{AttemptOutcome, CancelMode, Consequence, ErrorCode, JobState, RunAction, RunStatus};
+use runlane::domain::{AttemptOutcome, CancelMode, Consequence, JobState, RunAction, RunStatus};
 use stateright::{Model, Property};
 
-use super::state::{Attempt, Held, Mode, Node, STATES, State};
-
-/// Counted failures that are followed by another attempt.
-const RETRY_LIMIT: u8 = 1;
+use super::properties::properties;
+use super::state::{Attempt, Held, Mode, State};
+use super::step::{Answer, Step, judge};
 
 /// The rules that the protocol rests on; a test takes one away and sees what breaks.
 #[derive(Debug, Clone, Copy)]
@@ -33,168 +32,7 @@ pub struct Protocol {
     pub rules: Rules,
 }
 
-/// How a worker answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    Result,
-    Error(ErrorCode),
-    /// The node gives the job back: it drains.
-    Released,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// A claim takes the gate and reads whether it may happen.
-    BeginClaim {
-        node: usize,
-    },
-    /// It commits; the answer may never arrive.
-    Claim {
-        node: usize,
-        job: usize,
-        answer_lost: bool,
-    },
-    /// It found nothing to take.
-    ClaimNothing {
-        node: usize,
-    },
-    /// The node reads back what it holds by the database.
-    ReadBack {
-        node: usize,
-    },
-    WorkEnds {
-        node: usize,
-        held: usize,
-        answer: Answer,
-    },
-    /// The end is written; the answer may never arrive, and then it is written again.
-    WriteEnd {
-        node: usize,
-        held: usize,
-        answer_lost: bool,
-    },
-    Renew {
-        node: usize,
-    },
-    Freeze {
-        node: usize,
-    },
-    Thaw {
-        node: usize,
-    },
-    Crash {
-        node: usize,
-    },
-    LeaseRunsOut {
-        node: usize,
-    },
-    Rescue {
-        node: usize,
-    },
-    Restart {
-        node: usize,
-    },
-    Settle,
-    Act(RunAction, CancelMode),
-    CancelJob {
-        job: usize,
-    },
-    RetryJob {
-        job: usize,
-    },
-}
-
-/// One code for each consequence that there is.
-fn answers() -> Vec<Answer> {
-    let mut seen: Vec<Consequence> = Vec::new();
-    let mut answers = vec![Answer::Result, Answer::Released];
-    for code in ErrorCode::ALL {
-        if !seen.contains(&code.consequence()) {
-            seen.push(code.consequence());
-            answers.push(Answer::Error(code));
-        }
-    }
-    answers
-}
-
-/// The verdict, by the domain's table of what follows from an error.
-fn judge(answer: Answer, failures: u8) -> AttemptOutcome {
-    let code = match answer {
-        Answer::Result => return AttemptOutcome::Completed,
-        Answer::Released => return AttemptOutcome::Released,
-        Answer::Error(code) => code,
-    };
-    match code.consequence() {
-        Consequence::Retry | Consequence::RetryOnce if failures < RETRY_LIMIT => AttemptOutcome::Retried,
-        Consequence::Retry | Consequence::RetryOnce | Consequence::Fail => AttemptOutcome::Failed,
-        Consequence::Throttle => AttemptOutcome::Throttled,
-        Consequence::Lost => AttemptOutcome::Lost,
-        Consequence::Cancel => AttemptOutcome::Cancelled,
-    }
-}
-
 impl State {
-    fn is_claiming(&self) -> bool {
-        self.nodes.iter().any(|node| node.is_claiming)
-    }
-
-    fn may_claim(&self) -> bool {
-        self.is_open && !self.is_paused && self.jobs.iter().any(|job| job.state == JobState::Pending)
-    }
-
-    fn node_actions(&self, i: usize, steps: &mut Vec<Step>) {
-        let node = &self.nodes[i];
-        let can_fail = self.faults > 0;
-        if node.is_claiming {
-            // The database does it, whatever has become of the node.
-            let waiting = (0..self.jobs.len()).filter(|&j| self.jobs[j].state == JobState::Pending);
-            for job in waiting {
-                if node.mode == Mode::Up {
-                    steps.push(Step::Claim { node: i, job, answer_lost: false });
-                }
-                if can_fail || node.mode != Mode::Up {
-                    steps.push(Step::Claim { node: i, job, answer_lost: true });
-                }
-            }
-            steps.push(Step::ClaimNothing { node: i });
-        } else {
-            // A claim locks its node's row: nobody judges it meanwhile.
-            steps.push(Step::Rescue { node: i });
-        }
-        if node.mode != Mode::Up {
-            steps.extend([Step::LeaseRunsOut { node: i }, Step::Thaw { node: i }, Step::Restart { node: i }]);
-            return;
-        }
-        if !node.is_registered {
-            steps.push(Step::Restart { node: i });
-        } else {
-            steps.push(Step::Renew { node: i });
-            if node.has_lease && !node.is_claiming && self.may_claim() {
-                steps.push(Step::BeginClaim { node: i });
-            }
-            steps.push(Step::ReadBack { node: i });
-        }
-        if can_fail {
-            steps.extend([Step::Freeze { node: i }, Step::Crash { node: i }]);
-        }
-        for (h, held) in node.held.iter().enumerate() {
-            if held.outcome.is_none() {
-                let is_cancelled = self.jobs[held.job].cancel_requested;
-                let possible = answers().into_iter().filter(|&answer| match answer {
-                    Answer::Result => true,
-                    Answer::Error(code) if code.consequence() == Consequence::Cancel => is_cancelled,
-                    Answer::Error(_) | Answer::Released => can_fail,
-                });
-                steps.extend(possible.map(|answer| Step::WorkEnds { node: i, held: h, answer }));
-            } else {
-                steps.push(Step::WriteEnd { node: i, held: h, answer_lost: false });
-                if can_fail {
-                    steps.push(Step::WriteEnd { node: i, held: h, answer_lost: true });
-                }
-            }
-        }
-    }
-
     /// A claim ends: the row, its attempt, the counters and the run change together.
     fn end(&mut self, job: usize, number: u8, outcome: AttemptOutcome) {
         let is_open = self.is_open;
@@ -299,6 +137,9 @@ impl Model for Protocol {
             }
             for job in 0..state.jobs.len() {
                 steps.extend([Step::CancelJob { job }, Step::RetryJob { job }]);
+                if state.faults > 0 {
+                    steps.push(Step::Bury { job });
+                }
             }
         }
     }
@@ -401,6 +242,14 @@ impl Model for Protocol {
                     state.finish();
                 }
             }
+            Step::Bury { job } => {
+                if state.effective(&state.jobs[job]).allow_burial(0).is_err() {
+                    return None;
+                }
+                state.faults -= 1;
+                state.go(job, JobState::Failed);
+                state.finish();
+            }
             Step::RetryJob { job } => {
                 let permission = state.run.permission(RunAction::RetryFailed);
                 if state.jobs[job].state.allow_retry(0).is_err() || permission == Permission::Refused {
@@ -417,57 +266,6 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("an epoch ends once", |_, s: &State| {
-                s.jobs.iter().all(|job| {
-                    (0..=job.epoch).all(|epoch| {
-                        let ends = job.attempts.iter().filter(|a| a.epoch == epoch && ends(a.outcome));
-                        ends.count() <= 1
-                    })
-                })
-            }),
-            Property::always("claims are numbered without a gap, and never twice", |_, s: &State| {
-                s.jobs.iter().all(|job| {
-                    let ended = job.claims - u8::from(job.state == JobState::Active);
-                    job.attempts.iter().map(|a| a.number).eq(1..=ended)
-                })
-            }),
-            Property::always("counters are the sums over the jobs", |_, s: &State| {
-                STATES.iter().enumerate().all(|(i, &state)| {
-                    let sum = s.jobs.iter().filter(|job| s.effective(job) == state).count();
-                    usize::try_from(s.counters[i]) == Ok(sum)
-                })
-            }),
-            Property::always("a run is over when nothing waits or runs", |_, s: &State| {
-                s.run.is_final() || s.is_live()
-            }),
-            Property::always("nothing is claimed after a pause or a cancel has returned", |_, s: &State| {
-                !s.claimed_while_held
-            }),
-            Property::always("a late write changes nothing", |_, s: &State| !s.changed_late),
-            Property::always("jobs and runs go only where the tables let them", |_, s: &State| {
-                !s.went_astray
-            }),
-            Property::always("no two nodes with a lease work on one job", |_, s: &State| {
-                (0..s.jobs.len()).all(|job| {
-                    let works = |node: &&Node| {
-                        node.mode == Mode::Up
-                            && node.is_registered
-                            && node.has_lease
-                            && node.held.iter().any(|h| h.job == job && h.outcome.is_none())
-                    };
-                    s.nodes.iter().filter(works).count() <= 1
-                })
-            }),
-            Property::sometimes("everything is over", |_, s: &State| s.is_over()),
-            Property::sometimes("a failed job ran again and completed", |_, s: &State| {
-                s.jobs.iter().any(|job| job.epoch == 1 && job.state == JobState::Completed)
-            }),
-        ]
+        properties()
     }
-}
-
-/// Whether nothing may follow such an outcome in its epoch.
-fn ends(outcome: AttemptOutcome) -> bool {
-    matches!(outcome, AttemptOutcome::Completed | AttemptOutcome::Failed | AttemptOutcome::Cancelled)
 }

@@ -61,6 +61,20 @@ broken! {
              where j.state = 'completed' and a.outcome = 'throttled');
          update job j set throttles = 0 where j.throttles > 0"
         => [("terminal_attempts", 1)];
+    a_failure_without_a_dead_letter:
+        "delete from dead_letter where id = (select max(id) from dead_letter)"
+        => [("dead_letters", 1)];
+    a_dead_letter_of_a_job_that_waits:
+        "insert into dead_letter (job_id, epoch, lane_id, run_id, definition_id, owner, kind, model, reason, error_code,
+                                  error_message, fingerprint, original_state, snapshot, attempts)
+         select j.id, 0, d.lane_id, d.run_id, d.definition_id, d.owner, d.kind, d.model, d.reason, d.error_code,
+                d.error_message, d.fingerprint, 'active', '{}', '[]'
+           from dead_letter d cross join job j
+          where d.id = (select max(id) from dead_letter) and j.id = (select max(id) from job)"
+        => [("dead_letters", 1)];
+    a_job_that_was_given_up_and_waits:
+        "update dead_letter set original_state = 'pending' where job_id = (select id from job where losses_alone = 3)"
+        => [("terminal_attempts", 1)];
     a_claim_without_an_attempt:
         "update job set claims = claims + 1 where id = (select max(id) from job where state = 'pending' and claims = 1)"
         => [("attempt_numbers", 1)];
