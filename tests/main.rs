@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod api;
+mod archive;
 mod audit;
 mod cli;
 mod control;
@@ -10,6 +11,7 @@ mod deadletters;
 mod embedded;
 mod executor;
 mod http;
+mod hygiene;
 mod machine;
 mod model;
 mod nodes;

@@ -187,6 +187,11 @@ broken! {
     a_claim_in_a_closed_lane:
         "update lane set closed_at = closed_at - interval '1 hour' where not is_open"
         => [("claim_in_closed_lane", 2)];
+    a_claim_in_a_held_lane:
+        "update lane set held_at = (select min(claimed_at) from job where state = 'active') - interval '1 microsecond',
+                         hold_reason = 'test', hold_fingerprint = 'test'
+          where id = (select lane_id from job where state = 'active' order by claimed_at limit 1)"
+        => [("claim_in_held_lane", 2)];
     rows_that_were_to_be_rewritten_and_were_forgotten:
         "update lane set is_settled = true where not is_settled"
         => [("lane_settled", 1)];

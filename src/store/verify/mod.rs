@@ -171,6 +171,12 @@ const CHECKS: &[Check] = &[
         "nothing of a cancelled run is claimed"
     ),
     check!(
+        "I9",
+        "claim_in_held_lane",
+        "src/store/verify/sql/claim_in_held_lane.sql",
+        "nothing is claimed in a lane that is held"
+    ),
+    check!(
         "rows",
         "lane_settled",
         "src/store/verify/sql/lane_settled.sql",
@@ -203,8 +209,8 @@ impl Store {
     ) -> Result<Verified> {
         let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
         let counts = sqlx::query!(
-            r#"select (select count(*) from run) as "runs!", (select count(*) from job) as "jobs!",
-                      (select count(*) from attempt) as "attempts!""#
+            r#"select (select count(*) from run) as "runs!", (select count(*) from any_job) as "jobs!",
+                      (select count(*) from any_attempt) as "attempts!""#
         )
         .fetch_one(&mut *snapshot)
         .await?;

@@ -1,6 +1,6 @@
 -- Attempts of a job, the claim in progress included, follow each other.
 with span as (
-    select a.job_id, a.number, a.started_at, a.ended_at from attempt a
+    select a.job_id, a.number, a.started_at, a.ended_at from any_attempt a
     union all
     select j.id, j.claims, j.claimed_at, null from job j where j.state = 'active'
 ), pair as (

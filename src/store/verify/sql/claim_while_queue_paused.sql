@@ -17,7 +17,7 @@ with act as (
 select distinct format('job %s', c.job_id) as "subject!",
        format('claim %s at %s, while the queue was paused', c.number, c.started_at) as "detail!"
   from pause p
-  join (select a.job_id, a.number, a.started_at from attempt a
+  join (select a.job_id, a.number, a.started_at from any_attempt a
         union all
         select j.id, j.claims, j.claimed_at from job j where j.state = 'active') as c
     on c.started_at > p.at and c.started_at < p.until

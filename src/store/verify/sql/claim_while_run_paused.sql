@@ -13,7 +13,7 @@ select distinct format('job %s', c.job_id) as "subject!",
        format('claim %s at %s, while run %s was paused', c.number, c.started_at, c.run_id) as "detail!"
   from pause p
   join (select l.run_id, a.job_id, a.number, a.started_at
-          from attempt a join job j on j.id = a.job_id join lane l on l.id = j.lane_id
+          from any_attempt a join any_job j on j.id = a.job_id join lane l on l.id = j.lane_id
         union all
         select l.run_id, j.id, j.claims, j.claimed_at from job j join lane l on l.id = j.lane_id
          where j.state = 'active') as c

@@ -8,14 +8,14 @@ with ended as materialized (
            count(*) filter (where e.is_now and e.outcome = 'cancelled') as cancelled,
            count(*) filter (where not e.is_now and e.outcome = 'failed') as failed_before,
            count(*) filter (where not e.is_now and e.outcome in ('completed', 'cancelled')) as ended_before
-      from job j
+      from any_job j
       left join (
         select a.job_id, a.number > o.epoch_claims as is_now, a.outcome
-          from attempt a join job o on o.id = a.job_id
+          from any_attempt a join any_job o on o.id = a.job_id
          where a.outcome in ('completed', 'failed', 'cancelled')
         union all
         select d.job_id, d.epoch = o.epoch, 'failed'
-          from dead_letter d join job o on o.id = d.job_id
+          from dead_letter d join any_job o on o.id = d.job_id
          where d.original_state = 'pending'
       ) as e on e.job_id = j.id
      group by j.id
@@ -24,7 +24,7 @@ select format('job %s', j.id) as "subject!",
        format('is %s in epoch %s; ends of this epoch: %s completed, %s failed, %s cancelled; of earlier ones: '
               '%s failed, %s completed or cancelled',
               j.state, j.epoch, e.completed, e.failed, e.cancelled, e.failed_before, e.ended_before) as "detail!"
-  from job j
+  from any_job j
   join ended e on e.id = j.id
   join lane l on l.id = j.lane_id
  where (e.completed <> (j.state = 'completed')::int)
