@@ -15,6 +15,7 @@ mod run;
 mod schema;
 mod staleness;
 mod token;
+mod verify;
 mod with_database;
 
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
     Migrate,
     /// Look for what is wrong: settings, database, durability, connections, clock, disk, workers, queue.
     Doctor(doctor::Arguments),
+    /// Check the database against every invariant. Exits with 0 when all hold, 1 when one does not, 2 when it cannot tell.
+    Verify(verify::Arguments),
     /// Move the jobs of runs that ended long enough ago into the archive now.
     Archive(archive::Arguments),
     /// Drop what the archive has kept long enough.
@@ -84,9 +87,15 @@ enum Command {
 /// Runs the program with the process's arguments. What goes wrong is said on stderr, for people.
 #[must_use]
 pub fn main() -> ExitCode {
-    run_command().unwrap_or_else(|error| {
+    let cli = Cli::parse();
+    // Elsewhere 1 says that something went wrong; here, that something is wrong with the database.
+    let failure = match cli.command {
+        Command::Verify(_) => ExitCode::from(verify::CANNOT_RUN),
+        _ => ExitCode::FAILURE,
+    };
+    run_command(cli).unwrap_or_else(|error| {
         eprintln!("runlane: {}", explained(&error));
-        ExitCode::FAILURE
+        failure
     })
 }
 
@@ -104,8 +113,7 @@ fn explained(error: &anyhow::Error) -> String {
     })
 }
 
-fn run_command() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     match dotenvy::dotenv() {
         Ok(_) => {}
         Err(error) if error.not_found() => {}
@@ -146,6 +154,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
+        Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{job_facts, record_job_change, record_run_change, run_facts};
+use super::crash::crash_point;
 use super::retry::{retry_failed, take_back};
 use super::transaction::in_transaction;
 use super::{Result, Store};
@@ -114,10 +115,12 @@ impl Store {
                 let before = run_facts(c, id).await?;
                 apply(c, &run, change).await?;
                 record_run_change(c, change.action(), id, before).await?;
+                crash_point(change.points().0);
                 Ok(Some(Ok(())))
             })
         })
         .await
+        .inspect(|_| crash_point(change.points().1))
     }
 
     /// Changes a job if `allow` agrees. `None`: there is no such job. `Some(Err)`: refused, nothing changed.
@@ -187,10 +190,12 @@ impl Store {
                     (JobChange::Retry, _) => retry_failed(c, &job.run, &[lane.id], Some(&job)).await?,
                 }
                 record_job_change(c, change.action(), id, job.run.id, before).await?;
+                crash_point(change.points().0);
                 Ok(Some(Ok(())))
             })
         })
         .await
+        .inspect(|_| crash_point(change.points().1))
     }
 }
 

@@ -7,6 +7,7 @@ mod archive;
 mod audit;
 mod connections;
 mod control;
+mod crash;
 mod dead_letters;
 mod definitions;
 mod deletion;
@@ -36,6 +37,7 @@ mod staleness;
 mod start;
 mod temporary;
 mod transaction;
+mod verify;
 mod waiting;
 
 pub use archive::{Archivable, ArchivePartition, PartitionContent};
@@ -60,6 +62,7 @@ pub use server::{Durability, OpenProblems, SchemaState, ServerFacts};
 pub use staleness::Sweep;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
+pub use verify::rules;
 pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::crash::crash_point;
 use super::leader::assert_leader;
 use super::transaction::in_transaction;
 use super::{Result, Store};
@@ -150,6 +151,9 @@ impl Store {
                 )
                 .fetch_all(c)
                 .await?;
+                if !rows.is_empty() {
+                    crash_point("rescue.before");
+                }
                 Ok(rows
                     .into_iter()
                     .map(|r| Rescued {
@@ -164,6 +168,11 @@ impl Store {
             })
         })
         .await
+        .inspect(|rescued: &Vec<Rescued>| {
+            if !rescued.is_empty() {
+                crash_point("rescue.after");
+            }
+        })
     }
 
     /// Rewrites up to `batch` waiting rows of closed lanes as cancelled, which they are already for every reader.
@@ -192,6 +201,7 @@ impl Store {
                 .execute(&mut *c)
                 .await?
                 .rows_affected();
+                crash_point("settle.before");
                 if i64::try_from(rewritten).unwrap_or(i64::MAX) < batch {
                     sqlx::query!("update lane set is_settled = true where id = $1", lane.id).execute(c).await?;
                 }

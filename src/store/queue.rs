@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::crash::crash_point;
 use super::{Result, Store};
 use crate::domain::job::Claim;
 use crate::domain::model_id::served_providers;
@@ -41,11 +42,15 @@ impl Store {
         let kinds: Vec<String> = slots.iter().map(|(kind, _)| kind.as_str().to_owned()).collect();
         let counts: Vec<i32> = slots.iter().map(|&(_, n)| i32::try_from(n).unwrap_or(i32::MAX)).collect();
         let providers = served_providers();
+        crash_point("claim.before");
         let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts, &providers)
             .fetch_all(&self.pool)
             .await?;
         let claims: Vec<Claim> =
             rows.iter().filter_map(|r| Some(Claim { job_id: r.job_id?, number: r.number? })).collect();
+        if !claims.is_empty() {
+            crash_point("claim.after");
+        }
         let look_after = rows.iter().find_map(|r| r.look_after_ms);
         Ok(Claimed { claims, look_after: look_after.map(|ms| Duration::from_millis(ms.unsigned_abs())) })
     }
@@ -219,6 +224,7 @@ impl Store {
         let suspect: Vec<bool> = ends.iter().map(|e| e.suspect).collect();
         let alone: Vec<bool> = ends.iter().map(|e| e.alone).collect();
         let fingerprints = column(|e| e.fingerprint.as_ref().map(|f| storable(f.as_str())));
+        crash_point("end.before");
         let rows = sqlx::query_file!(
             "src/store/sql/end_attempts.sql",
             node,
@@ -239,6 +245,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        crash_point("end.after");
         rows.into_iter().map(|r| Ok((r.job_id, r.state.parse()?))).collect()
     }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::crash::crash_point;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 
@@ -86,7 +87,7 @@ impl Store {
     /// [`super::Error::Refused`] when a constraint is violated; nothing is stored then.
     pub async fn insert_run(&self, run: RunInsert, jobs: i64, waiting_max: i64) -> Result<Inserted> {
         let run = Arc::new(run);
-        in_transaction(self, move |c| {
+        let inserted = in_transaction(self, move |c| {
             let run = Arc::clone(&run);
             Box::pin(async move {
                 if let Some(earlier) = earlier(c, &run).await? {
@@ -121,10 +122,15 @@ impl Store {
                     return Ok(Inserted::TooManyWaiting { waiting: with_these - jobs });
                 }
                 attempt.commit().await?;
+                crash_point("start.before");
                 Ok(Inserted::Created)
             })
         })
-        .await
+        .await?;
+        if matches!(inserted, Inserted::Created) {
+            crash_point("start.after");
+        }
+        Ok(inserted)
     }
 }
 

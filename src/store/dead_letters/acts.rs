@@ -9,6 +9,7 @@ use super::push_conditions;
 use crate::domain::dead_letter::{DeadLetterStatus, Redrive, RedriveObstacle, Redriven, Resolution};
 use crate::domain::{JobState, RunStatus};
 use crate::store::audit::{job_facts, record_job_change};
+use crate::store::crash::crash_point;
 use crate::store::transaction::in_transaction;
 use crate::store::{JobHead, Result, RunHead, Store};
 
@@ -107,7 +108,7 @@ impl Store {
             let rows = in_transaction(self, move |c| {
                 let ids = ids.clone();
                 Box::pin(async move {
-                    Ok(sqlx::query!(
+                    let rows = sqlx::query!(
                         r#"select run_id as "run_id!", why, run_at
                              from redrive_dead_letters($1, $2, $3, $4, $5)"#,
                         &ids,
@@ -117,10 +118,13 @@ impl Store {
                         dry_run
                     )
                     .fetch_all(c)
-                    .await?)
+                    .await?;
+                    crash_point("redrive.before");
+                    Ok(rows)
                 })
             })
             .await?;
+            crash_point("redrive.after");
             for row in rows {
                 let outcome = match row.why {
                     Some(why) => Err(why.parse::<RedriveObstacle>()?),
@@ -188,9 +192,11 @@ impl Store {
                 .fetch_all(&mut *c)
                 .await?;
                 record_job_change(c, "deadLetterJob", id, head.run.id, before).await?;
+                crash_point("bury.before");
                 Ok(Some(Ok(())))
             })
         })
         .await
+        .inspect(|_| crash_point("bury.after"))
     }
 }

@@ -1,0 +1,7 @@
+-- What a lane has cost is the sum over its transcripts, while all of them are there.
+select format('lane %s', l.id) as "subject!",
+       format('the lane cost %s US dollars, its transcripts %s', coalesce(l.cost_usd, 0), coalesce(t.cost_usd, 0)) as "detail!"
+  from lane l
+  join run r on r.id = l.run_id and r.deleted_at is null
+  left join (select t.lane_id, sum(t.cost_usd) as cost_usd from any_transcript t group by t.lane_id) as t on t.lane_id = l.id
+ where l.purged_completed = 0 and coalesce(l.cost_usd, 0) <> coalesce(t.cost_usd, 0)

@@ -1,0 +1,7 @@
+-- $1: the ids of runs that somebody was told have started.
+select format('run %s', e.id) as "subject!", 'its id was given out, but there is no such run' as "detail!"
+  from unnest($1::uuid[]) as e (id)
+ where not exists (select from run r where r.id = e.id)
+   -- Deleted by a person, and then removed.
+   and not exists (select from audit a
+                    where a.subject_kind = 'run' and a.subject_id = e.id::text and a.action = 'run.removed')
