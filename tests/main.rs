@@ -16,3 +16,4 @@ mod reads;
 mod staleness;
 mod support;
 mod tidy;
+mod trouble;
