@@ -17,3 +17,4 @@ mod staleness;
 mod support;
 mod tidy;
 mod trouble;
+mod verify;

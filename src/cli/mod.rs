@@ -13,6 +13,7 @@ mod run;
 mod schema;
 mod staleness;
 mod token;
+mod verify;
 mod with_database;
 
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Command {
     Migrate,
     /// Show what a restored database may run a second time.
     Restored(restored::Arguments),
+    /// Check the database against every invariant. Exits with 0 when all hold, 1 when one does not, 2 when it cannot tell.
+    Verify(verify::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
@@ -76,9 +79,15 @@ enum Command {
 /// Runs the program with the process's arguments. What goes wrong is said on stderr, for people.
 #[must_use]
 pub fn main() -> ExitCode {
-    run_command().unwrap_or_else(|error| {
+    let cli = Cli::parse();
+    // Elsewhere 1 says that something went wrong; here, that something is wrong with the database.
+    let failure = match cli.command {
+        Command::Verify(_) => ExitCode::from(verify::CANNOT_RUN),
+        _ => ExitCode::FAILURE,
+    };
+    run_command(cli).unwrap_or_else(|error| {
         eprintln!("runlane: {}", explained(&error));
-        ExitCode::FAILURE
+        failure
     })
 }
 
@@ -96,8 +105,7 @@ fn explained(error: &anyhow::Error) -> String {
     })
 }
 
-fn run_command() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     match dotenvy::dotenv() {
         Ok(_) => {}
         Err(error) if error.not_found() => {}
@@ -109,6 +117,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
     }
     let mut config = Config::from_env()?;
     let is_quiet = !matches!(cli.command, Command::Dev | Command::Serve { .. } | Command::Work);
+    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_) | Command::Verify(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();
@@ -132,6 +141,7 @@ fn run_command() -> anyhow::Result<ExitCode> {
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
+        Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),
         Command::WithDatabase(arguments) => {
             return runtime()?.block_on(with_database::run(config, arguments));
         }

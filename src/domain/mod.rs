@@ -29,6 +29,7 @@ pub mod staleness;
 pub mod start_run;
 pub mod text_enum;
 pub mod validation;
+pub mod verify;
 pub mod view;
 pub mod waiting;
 pub mod work;

@@ -108,6 +108,27 @@ impl RunStatus {
         }
     }
 
+    /// The transitions that nobody asks for: a first claim, the end of the last probe, and the run's own guard.
+    pub const BY_ITSELF: &'static [(Self, Self)] = &[
+        (Self::Pending, Self::Running),
+        (Self::Pending, Self::Completed),
+        (Self::Running, Self::Completed),
+        (Self::Paused, Self::Completed),
+        (Self::Running, Self::Failed),
+    ];
+
+    /// Every transition that exists: those that people ask for, and those that nobody does.
+    #[must_use]
+    pub fn transitions() -> Vec<(Self, Self)> {
+        let asked = Self::ALL.iter().flat_map(|&from| {
+            RunAction::ALL.iter().filter_map(move |&action| match from.permission(action) {
+                Permission::Becomes(to) => Some((from, to)),
+                Permission::Refused | Permission::Stays => None,
+            })
+        });
+        asked.chain(Self::BY_ITSELF.iter().copied()).collect()
+    }
+
     /// The permission as a result.
     ///
     /// # Errors
@@ -168,6 +189,14 @@ mod tests {
     fn message_is_for_people() {
         let refused = RunStatus::Completed.allow(RunAction::Pause).unwrap_err();
         assert_eq!(refused.to_string(), "Cannot pause run in COMPLETED state");
+    }
+
+    #[test]
+    fn only_a_retry_leaves_a_final_status() {
+        let leaving: Vec<_> =
+            RunStatus::transitions().into_iter().filter(|(from, _)| from.is_final()).collect();
+        let reopened = |from| (from, RunStatus::Running);
+        assert_eq!(leaving, [reopened(RunStatus::Completed), reopened(RunStatus::Failed)]);
     }
 
     #[test]

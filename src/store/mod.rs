@@ -30,6 +30,7 @@ mod staleness;
 mod start;
 mod temporary;
 mod transaction;
+mod verify;
 mod waiting;
 
 pub use control::{JobChange, JobHead, RunChange, RunHead};
@@ -49,6 +50,7 @@ pub use scenarios::ScenarioKey;
 pub use staleness::Sweep;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
+pub use verify::rules;
 pub use waiting::{QueuePause, RunPause, WaitingFacts};
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
 pub mod app;
+pub mod direct;
 pub mod postgres;
 pub mod proxy;

@@ -1,0 +1,8 @@
+-- Nothing is claimed in a lane that is closed.
+select format('job %s', c.job_id) as "subject!",
+       format('claim %s at %s, though lane %s was closed at %s', c.number, c.started_at, l.id, l.closed_at) as "detail!"
+  from lane l
+  join (select j.lane_id, a.job_id, a.number, a.started_at from attempt a join job j on j.id = a.job_id
+        union all
+        select j.lane_id, j.id, j.claims, j.claimed_at from job j where j.state = 'active') as c on c.lane_id = l.id
+ where not l.is_open and c.started_at > l.closed_at
