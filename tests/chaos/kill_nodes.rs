@@ -1,0 +1,138 @@
+//! R1: nodes are killed one after the other while jobs run. R14: and the queue is paused all the time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::books::{self, Killed};
+use super::node::Node;
+use super::numbers::quantile;
+use super::plan::Plan;
+use super::procs::Left;
+use super::stage::Stage;
+use super::verdict::Verdict;
+use super::watch::{Pauses, Progress};
+
+const NODES: usize = 4;
+const CONCURRENCY: usize = 8;
+/// Jobs of 5 to 50 ms.
+const MODELS: [&str; 4] =
+    ["mock/echo?delayMs=5", "mock/echo?delayMs=15", "mock/echo?delayMs=30", "mock/echo?delayMs=50"];
+
+/// R1.
+pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
+    play(plan, "R1", None).await
+}
+
+/// R14.
+pub async fn run_paused(plan: Plan) -> anyhow::Result<Verdict> {
+    play(plan, "R14", Some(Duration::from_millis(200))).await
+}
+
+async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::Result<Verdict> {
+    let time = Duration::from_secs(plan.pick(16, 300));
+    let kill_every = Duration::from_millis(plan.pick(1_000, 2_000));
+    // Runs are started all the time, so that every kill finds jobs.
+    let (runs, scenarios) = plan.pick((8, 100), (20, 250));
+    let stage = Stage::begin(plan, name, &[("RUNLANE_WORKER_CONCURRENCY", &CONCURRENCY.to_string())]).await?;
+    let (api, client) = stage.api().await?;
+    let mut nodes = Vec::new();
+    for _ in 0..NODES {
+        nodes.push(stage.worker(&[]).await?);
+    }
+    let definition = client.definition(scenarios).await?;
+    let started = Arc::new(Mutex::new(Vec::new()));
+    let progress = Progress::watch(stage.db.clone(), client.clone(), Arc::clone(&started));
+    let pauses = pause_every.map(|every| Pauses::begin(stage.db.clone(), client.clone(), every));
+
+    let feeder = {
+        let (client, started, definition) = (client.clone(), Arc::clone(&started), definition.clone());
+        tokio::spawn(async move {
+            for i in 0..runs {
+                let run = client.start(&definition, &MODELS, &format!("run-{i}")).await?;
+                started.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+                sleep(time / runs).await;
+            }
+            anyhow::Ok(())
+        })
+    };
+    let mut left = Left::default();
+    let killed = kill(&stage, &mut nodes, &mut left, Instant::now() + time, kill_every).await?;
+    feeder.await??;
+    let windows = match pauses {
+        Some(pauses) => Some(pauses.end().await?),
+        None => None,
+    };
+    stage.quiet(Duration::from_secs(plan.pick(60, 600))).await?;
+    let seen = progress.end().await?;
+
+    for node in nodes.into_iter().chain([api]) {
+        left.note(node.pid());
+        node.signal(nix::sys::signal::Signal::SIGTERM)?;
+        node.ended(Duration::from_secs(10)).await?;
+    }
+    let mut verdict = Verdict::default();
+    let (jobs, executions) = books::executions(&stage.db).await?;
+    verdict.figure("jobs", jobs);
+    verdict.figure("kills", killed.len());
+    books::audit(&stage.db, &mut verdict).await?;
+    let extra = executions - jobs;
+    verdict.figure("extra_exec", extra);
+    let most = i64::try_from(killed.len() * CONCURRENCY)?;
+    verdict.must(extra <= most, format!("{extra} executions too many; the kills explain {most}"));
+    verdict.figure("samples", seen.samples);
+    verdict.none("samples_wrong", &seen.wrong);
+    let reclaims = books::reclaims_ms(&stage.db, &killed).await?;
+    let p99 = quantile(&reclaims, 0.99);
+    verdict.figure("reclaims", reclaims.len());
+    verdict.figure("p99_reclaim_ms", p99.round());
+    match windows {
+        None => {
+            verdict.must(!reclaims.is_empty(), "no kill hit a job");
+            let most = (plan.lease_ms() + plan.renewal_ms()) as f64;
+            verdict.must(
+                p99 <= most,
+                format!("re-claim took {p99:.0} ms; a lease and a sweep are {most:.0} ms"),
+            );
+        }
+        // Nothing is claimed while it is paused, so no time from kill to claim can be demanded.
+        Some(windows) => {
+            verdict.figure("pauses", windows.len());
+            verdict.none("claims_while_paused", &books::claims_while_paused(&stage.db, &windows).await?);
+        }
+    }
+    verdict.none("orphans", &left.running());
+    stage.end().await?;
+    Ok(verdict)
+}
+
+/// Kills a node at a time and starts another in its place.
+async fn kill(
+    stage: &Stage,
+    nodes: &mut Vec<Node>,
+    left: &mut Left,
+    until: Instant,
+    every: Duration,
+) -> anyhow::Result<Vec<Killed>> {
+    let mut rng = stage.plan.rng();
+    let mut killed = Vec::new();
+    let mut next = Instant::now() + every;
+    while next < until {
+        sleep_until(next).await;
+        let victim = nodes.swap_remove(rng.random_range(0..nodes.len()));
+        let id = stage.node_id(&victim).await?;
+        left.note(victim.pid());
+        let at = stage.now().await?;
+        victim.kill().await?;
+        killed.extend(id.map(|node| Killed { node, at }));
+        // Half the time another takes its place at once, half the time the rest must do.
+        if rng.random_bool(0.5) {
+            sleep(every / 2).await;
+        }
+        nodes.push(stage.worker(&[]).await?);
+        next += every.mul_f64(rng.random_range(0.8..1.2));
+    }
+    Ok(killed)
+}

@@ -1,0 +1,103 @@
+//! Faults on purpose: real server processes, a real PostgreSQL for each test, real Python workers, a real client.
+//!
+//! `make chaos` runs the long form; `make test` runs the short one (`CHAOS_SCALE`). Names on the command line choose
+//! tests: `cargo test --test chaos -- R1 R4`. Every test prints one line with its figures and the seed of its faults;
+//! `CHAOS_SEED` repeats them. What went wrong stands below the line; the processes' logs are kept, where it says.
+
+mod books;
+mod client;
+mod freeze;
+mod kill_api;
+mod kill_nodes;
+mod kill_postgres;
+mod node;
+mod numbers;
+mod plan;
+mod postgres;
+mod procs;
+mod stage;
+mod verdict;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use plan::Plan;
+use verdict::Verdict;
+
+type Run = fn(Plan) -> BoxFuture<'static, anyhow::Result<Verdict>>;
+
+macro_rules! tests {
+    ($($id:literal $run:path;)+) => {
+        [$(($id, (|plan| $run(plan).boxed()) as Run),)+]
+    };
+}
+
+/// No test takes longer: whatever hangs is a failure that says so.
+const LONGEST: Duration = Duration::from_secs(3 * 3_600);
+
+fn main() -> ExitCode {
+    let tests = tests! {
+        "R1" kill_nodes::run;
+        "R2" kill_api::run;
+        "R3" kill_postgres::run;
+        "R4" freeze::run;
+        "R14" kill_nodes::run_paused;
+    };
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let chosen: Vec<_> =
+        tests.into_iter().filter(|(id, _)| wanted.is_empty() || wanted.iter().any(|w| w == id)).collect();
+    if chosen.is_empty() {
+        eprintln!("no such test: {wanted:?}");
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = stage::sweep() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    procs::adopt_orphans();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let failed = runtime.block_on(async {
+        let plan = match Plan::from_env() {
+            Ok(plan) => plan,
+            Err(error) => {
+                eprintln!("{error:#}");
+                return 1;
+            }
+        };
+        let mut failed = 0;
+        for (id, run) in chosen {
+            failed += usize::from(!one(id, run, plan).await);
+        }
+        failed
+    });
+    drop(runtime);
+    // Whatever outlived its parent has become our child; what is left of a test that was given up needs a moment.
+    let orphans = procs::orphans_after(Duration::from_secs(5));
+    if !orphans.is_empty() {
+        println!("orphans: {orphans:?}");
+    }
+    if let Err(error) = stage::sweep() {
+        println!("{error:#}");
+    }
+    if failed == 0 && orphans.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one test and prints its line. `false`: it failed.
+async fn one(id: &str, run: Run, plan: Plan) -> bool {
+    let plan = plan.of(id);
+    let began = Instant::now();
+    // In a task of its own, so that a panic fails this test only.
+    let verdict = match tokio::time::timeout(LONGEST, tokio::spawn(run(plan))).await {
+        Ok(Ok(Ok(verdict))) => verdict,
+        Ok(Ok(Err(error))) => Verdict::broken(format!("{error:#}")),
+        Ok(Err(panic)) => Verdict::broken(format!("{panic}")),
+        Err(_) => Verdict::broken(format!("it did not end within {LONGEST:?}")),
+    };
+    print!("{}", verdict.line(id, plan.seed, began.elapsed()));
+    verdict.passed()
+}
