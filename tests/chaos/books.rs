@@ -1,56 +1,62 @@
-//! What must hold of the books when everything is at rest, asked of the database itself.
+//! What must hold of the books, asked of `runlane verify` and of the database itself.
 
+use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::types::Uuid;
 
+use super::stage::Stage;
 use super::verdict::Verdict;
 use super::watch::Window;
 
-/// Violations by the figure under which they are printed. Every statement returns one line of text a violation.
-const RULES: [(&str, &str); 7] = [
-    // I2: nothing is left over, and whoever is not finished is not forgotten either.
-    (
-        "lost",
-        "select format('job %s is still %s', j.id, j.state)
-           from job j join lane l on l.id = j.lane_id
-          where j.state = 'active' or j.state = 'pending' and l.is_open
-         union all
-         select format('run %s is %s with %s of %s jobs at an end', r.id, r.status,
-                       sum(l.completed + l.failed + l.cancelled), sum(l.total))
-           from run r join lane l on l.run_id = r.id and l.kind = 'probe:scenario'
-          where r.completed_at is null
-          group by r.id",
-    ),
-    // I3: a job ends once an epoch.
-    (
-        "dup",
-        "select format('job %s completed %s times', a.job_id, count(*))
-           from attempt a where a.outcome = 'completed' group by a.job_id
-         having count(*) > 1
-            and not exists (select from job j join lane l on l.id = j.lane_id
-                             where j.id = a.job_id and l.kind <> 'probe:scenario')
-         union all
-         select format('job %s is %s with %s transcripts', j.id, j.state, count(t.job_id))
-           from job j join lane l on l.id = j.lane_id left join transcript t on t.job_id = j.id
-          where l.kind = 'probe:scenario'
-          group by j.id having count(t.job_id) <> (j.state = 'completed')::int",
-    ),
-    // I6: the result that counts is that of the latest claim, and no claim ends two ways.
-    (
-        "stale_writes",
-        "select format('job %s is %s by claim %s of %s', j.id, j.state, a.number, j.claims)
-           from job j join attempt a on a.job_id = j.id
-          where a.outcome in ('completed', 'failed') and a.number > j.epoch_claims and a.number <> j.claims
-         union all
-         select format('job %s is %s, but its claim %s was %s', j.id, j.state, a.number, a.outcome)
-           from job j join attempt a on a.job_id = j.id and a.number = j.claims
-          where j.state in ('completed', 'failed') and a.outcome::text <> j.state::text",
-    ),
-    // I5: counters are sums.
-    (
-        "progress_mismatch",
-        "select format('lane %s counts %s/%s/%s/%s/%s of %s, its jobs are %s/%s/%s/%s/%s', l.id,
+/// The figures that the invariants of `runlane verify` are printed under.
+const FIGURES: [(&str, &[&str]); 7] = [
+    ("lost", &["I1", "I2"]),
+    ("dup", &["I3"]),
+    ("stale_writes", &["I6"]),
+    ("progress_mismatch", &["I5"]),
+    ("audit_gaps", &["I4"]),
+    ("overlaps", &["I7"]),
+    ("claims_while_paused", &["I9"]),
+];
+
+/// Asks `runlane verify`, and puts what it finds into the verdict. The runs are those whose start was acknowledged.
+pub async fn verify(stage: &Stage, runs: &[String], verdict: &mut Verdict) -> anyhow::Result<()> {
+    let said = stage.verify(runs).await?;
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut checked = None;
+    for line in said.lines() {
+        let object: Value = serde_json::from_str(line).with_context(|| format!("it says {line:?}"))?;
+        let text = |name: &str| object[name].as_str().unwrap_or_default();
+        match object["violations"].as_u64() {
+            Some(n) => checked = Some((n, object["checks"].as_u64().unwrap_or_default())),
+            None => found.push((
+                text("invariant").to_owned(),
+                format!("{}: {}: {}", text("check"), text("subject"), text("detail")),
+            )),
+        }
+    }
+    let (violations, checks) = checked.context("it has not said how many there are")?;
+    ensure!(
+        checks > 0 && violations == found.len() as u64,
+        "it checked {checks} rules and found {violations}"
+    );
+    for (figure, invariants) in FIGURES {
+        let these = found.extract_if(.., |(invariant, _)| invariants.contains(&&**invariant));
+        let these: Vec<String> = these.map(|(_, text)| text).collect();
+        verdict.none(figure, &these);
+    }
+    // What belongs to no invariant is wrong all the same.
+    for (invariant, text) in found {
+        verdict.must(false, format!("{invariant} {text}"));
+    }
+    Ok(())
+}
+
+/// I5 while everything moves: one statement sees one instant.
+pub async fn counters_that_are_no_sums(db: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "select format('lane %s counts %s/%s/%s/%s/%s of %s, its jobs are %s/%s/%s/%s/%s', l.id,
                        l.pending, l.active, l.completed, l.failed, l.cancelled, l.total,
                        s.pending, s.active, s.completed, s.failed, s.cancelled)
            from lane l
@@ -63,61 +69,8 @@ const RULES: [(&str, &str); 7] = [
                from job j where j.lane_id = l.id
           ) as s
           where (l.pending, l.active, l.completed, l.failed, l.cancelled)
-                <> (s.pending, s.active, s.completed, s.failed, s.cancelled)",
-    ),
-    // I4: claims are numbered 1 to n and each has its end; a run's way through its states has no gap.
-    (
-        "audit_gaps",
-        "select format('job %s: %s claims, %s attempts, the last is number %s', j.id, j.claims, count(a.number), max(a.number))
-           from job j left join attempt a on a.job_id = j.id
-          where j.state <> 'active'
-          group by j.id having count(a.number) <> j.claims or coalesce(max(a.number), 0) <> j.claims
-         union all
-         select format('run %s: %s in the audit after %s', a.subject_id, a.before ->> 'status', a.previous)
-           from (select subject_id, before,
-                        lag(after ->> 'status', 1, 'PENDING') over (partition by subject_id order by id) as previous
-                   from audit where subject_kind = 'run' and before ? 'status') as a
-          where a.before ->> 'status' <> a.previous
-         union all
-         select format('run %s is %s, but the audit ends with %s', r.id, r.status, a.status)
-           from run r
-          cross join lateral (
-             select coalesce((select after ->> 'status' from audit
-                               where subject_kind = 'run' and subject_id = r.id::text and after ? 'status'
-                               order by id desc limit 1), 'PENDING') as status
-          ) as a
-          where a.status <> r.status::text",
-    ),
-    // I7: one at a time, by the database's clock.
-    (
-        "overlaps",
-        "select format('job %s: claim %s began %s before claim %s ended', a.job_id, b.number, a.ended_at - b.started_at, a.number)
-           from attempt a join attempt b on b.job_id = a.job_id and b.number = a.number + 1
-          where b.started_at < a.ended_at
-         union all
-         select format('job %s: claim %s ended %s before it began', job_id, number, started_at - ended_at)
-           from attempt where ended_at < started_at",
-    ),
-    // What failed is counted by its error too.
-    (
-        "errors_mismatch",
-        "select format('lane %s failed %s, by error %s', l.id, l.failed, coalesce(sum(e.failed), 0))
-           from lane l left join lane_error e on e.lane_id = l.id
-          group by l.id having l.failed <> coalesce(sum(e.failed), 0)",
-    ),
-];
-
-/// Puts every rule's violations into the verdict.
-pub async fn audit(db: &PgPool, verdict: &mut Verdict) -> anyhow::Result<()> {
-    for (figure, sql) in RULES {
-        verdict.none(figure, &sqlx::query_scalar(sql).fetch_all(db).await?);
-    }
-    Ok(())
-}
-
-/// I5 while everything moves: one statement sees one instant.
-pub async fn counters_that_are_no_sums(db: &PgPool) -> Result<Vec<String>, sqlx::Error> {
-    let (_, sql) = RULES.into_iter().find(|(figure, _)| *figure == "progress_mismatch").unwrap_or_default();
+                <> (s.pending, s.active, s.completed, s.failed, s.cancelled)
+            and l.is_live";
     sqlx::query_scalar(sql).fetch_all(db).await
 }
 

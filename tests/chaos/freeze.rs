@@ -35,6 +35,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let mut frozen = Vec::new();
     let (mut late, mut own_kills) = (0, 0);
     let mut survivors = Vec::new();
+    let mut runs = Vec::new();
     for round in 0..rounds {
         // Long enough that the freeze meets running jobs, short enough that their workers answer while it lasts.
         let delay = format!("mock/echo?delayMs={}", rng.random_range(100..400));
@@ -61,21 +62,18 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
         survivors.extend(workers.iter().filter(|w| w.is_running()).map(|w| format!("round {round}: {w:?}")));
         own_kills += workers.len();
         client.until_ended(&run, PATIENCE).await?;
+        runs.push(run);
     }
     stage.quiet(PATIENCE).await?;
     let mut left = Left::default();
-    for node in nodes.into_iter().chain([api]) {
-        late += node.count("LEASE_LOST");
-        left.note(node.pid());
-        node.signal(Signal::SIGTERM)?;
-        node.ended(Duration::from_secs(10)).await?;
-    }
+    late += nodes.iter().map(|node| node.count("LEASE_LOST")).sum::<usize>();
+    stage.stop(nodes.into_iter().chain([api]), &mut left).await?;
 
     let mut verdict = Verdict::default();
     let (jobs, executions) = books::executions(&stage.db).await?;
     verdict.figure("jobs", jobs);
     verdict.figure("rounds", rounds);
-    books::audit(&stage.db, &mut verdict).await?;
+    books::verify(&stage, &runs, &mut verdict).await?;
     verdict.none("written_after_loss", &written_after_loss(&stage, &frozen).await?);
     verdict.figure("late_refused", late);
     verdict.must(late > 0, "no frozen node ever came back with a result: the fence was not tried");

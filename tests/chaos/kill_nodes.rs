@@ -68,16 +68,13 @@ async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::
     stage.quiet(Duration::from_secs(plan.pick(60, 600))).await?;
     let seen = progress.end().await?;
 
-    for node in nodes.into_iter().chain([api]) {
-        left.note(node.pid());
-        node.signal(nix::sys::signal::Signal::SIGTERM)?;
-        node.ended(Duration::from_secs(10)).await?;
-    }
+    stage.stop(nodes.into_iter().chain([api]), &mut left).await?;
     let mut verdict = Verdict::default();
     let (jobs, executions) = books::executions(&stage.db).await?;
     verdict.figure("jobs", jobs);
     verdict.figure("kills", killed.len());
-    books::audit(&stage.db, &mut verdict).await?;
+    let acknowledged = started.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    books::verify(&stage, &acknowledged, &mut verdict).await?;
     let extra = executions - jobs;
     verdict.figure("extra_exec", extra);
     let most = i64::try_from(killed.len() * CONCURRENCY)?;
@@ -100,7 +97,7 @@ async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::
         // Nothing is claimed while it is paused, so no time from kill to claim can be demanded.
         Some(windows) => {
             verdict.figure("pauses", windows.len());
-            verdict.none("claims_while_paused", &books::claims_while_paused(&stage.db, &windows).await?);
+            verdict.none("claims_in_windows", &books::claims_while_paused(&stage.db, &windows).await?);
         }
     }
     verdict.none("orphans", &left.running());

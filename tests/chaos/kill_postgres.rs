@@ -70,16 +70,12 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let seen = progress.end().await?;
 
     let mut left = Left::default();
-    for node in nodes {
-        left.note(node.pid());
-        node.signal(nix::sys::signal::Signal::SIGTERM)?;
-        node.ended(Duration::from_secs(10)).await?;
-    }
+    stage.stop(nodes, &mut left).await?;
     let mut verdict = Verdict::default();
     let (jobs, executions) = books::executions(&stage.db).await?;
     verdict.figure("jobs", jobs);
     verdict.figure("crashes", crashes);
-    books::audit(&stage.db, &mut verdict).await?;
+    books::verify(&stage, &[run], &mut verdict).await?;
     let extra = executions - jobs;
     verdict.figure("extra_exec", extra);
     let most = i64::from(crashes) * i64::try_from(NODES * CONCURRENCY)?;

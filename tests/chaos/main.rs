@@ -6,16 +6,29 @@
 
 mod books;
 mod client;
+mod clocks;
+mod commit;
+mod disk;
 mod freeze;
+mod herd;
 mod kill_api;
 mod kill_nodes;
 mod kill_postgres;
+mod network;
 mod node;
 mod numbers;
 mod plan;
+mod poison;
 mod postgres;
 mod procs;
+#[expect(dead_code, reason = "the integration tests use what these do not")]
+#[path = "../support/proxy/mod.rs"]
+mod proxy;
+mod sigterm;
+mod snapshot;
+mod soak;
 mod stage;
+mod storm;
 mod verdict;
 mod watch;
 
@@ -45,7 +58,17 @@ fn main() -> ExitCode {
         "R2" kill_api::run;
         "R3" kill_postgres::run;
         "R4" freeze::run;
+        "R5" commit::run;
+        "R6" network::run;
+        "R7" clocks::run;
+        "R8" sigterm::run;
+        "R9" poison::run;
+        "R10" herd::run;
+        "R11" storm::run;
+        "R12" snapshot::run;
+        "R13" disk::run;
         "R14" kill_nodes::run_paused;
+        "R16" soak::run;
     };
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();

@@ -1,6 +1,7 @@
 //! A PostgreSQL of one test, which can be killed and started again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -40,6 +41,29 @@ impl Postgres {
 
     fn pid(&self) -> anyhow::Result<u32> {
         Ok(self.cluster.as_ref().context("PostgreSQL does not run")?.pid())
+    }
+
+    /// Processor time that the server and its processes have used.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let pid = self.pid()?;
+        Ok(procs::cpu(pid)
+            + procs::descendants(pid).iter().map(|process| procs::cpu(process.pid)).sum::<Duration>())
+    }
+
+    fn log_file(&self) -> anyhow::Result<PathBuf> {
+        let cluster = self.cluster.as_ref().context("PostgreSQL does not run")?;
+        Ok(cluster.data().with_file_name("postgres.log"))
+    }
+
+    /// How long the server's log is by now.
+    pub fn log_length(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read(self.log_file()?)?.len())
+    }
+
+    /// What the server has logged between two lengths of its log.
+    pub fn log(&self, from: usize, to: usize) -> anyhow::Result<String> {
+        let log = std::fs::read(self.log_file()?)?;
+        Ok(String::from_utf8_lossy(log.get(from..to).context("the log has shrunk")?).into_owned())
     }
 
     /// Kills every process of the server at once, as a crash of its machine does.

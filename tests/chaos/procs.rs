@@ -61,6 +61,33 @@ pub fn descendants(pid: u32) -> Vec<Process> {
     found
 }
 
+/// Kilobytes of memory that a process has in use; 0 when it is gone.
+pub fn resident_kb(pid: u32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+/// The same in megabytes.
+pub fn resident_mb(pid: u32) -> i64 {
+    resident_kb(pid) / 1_024
+}
+
+/// How many files a process has open.
+pub fn open_files(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Processor time that a process has used, and those that it has waited for.
+pub fn cpu(pid: u32) -> Duration {
+    // There is no portable tick but this one on Linux.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks: u32 = [11, 12, 13, 14].iter().filter_map(|&i| fields.get(i)?.parse::<u32>().ok()).sum();
+    TICK * ticks
+}
+
 /// Our children that still run after `grace`: at the end there must be none.
 pub fn orphans_after(grace: Duration) -> Vec<Process> {
     let (me, deadline) = (std::process::id(), Instant::now() + grace);

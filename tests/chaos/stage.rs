@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
+use nix::sys::signal::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use tokio::process::Command;
 use uuid::Uuid;
 
 use super::client::{Client, SECRET};
 use super::node::Node;
 use super::plan::Plan;
 use super::postgres::Postgres;
+use super::procs::Left;
 
 /// A PostgreSQL and what runs on it.
 pub struct Stage {
@@ -34,13 +37,23 @@ pub struct Stage {
 impl Stage {
     /// A fresh PostgreSQL with the schema in it; nodes get these settings besides.
     pub async fn begin(plan: Plan, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::begin_with(plan, name, &[], settings).await
+    }
+
+    /// The same with options of PostgreSQL's own.
+    pub async fn begin_with(
+        plan: Plan,
+        name: &str,
+        options: &[(&str, &str)],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let dir = root().join(name);
-        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir)?;
-        let postgres = Postgres::start(&dir, &[]).await?;
+        make(&dir)?;
+        let postgres = Postgres::start(&dir, options).await?;
         Self::on(plan, name, dir, postgres, settings).await
     }
 
-    /// The same on a PostgreSQL that is there already, with its files below `dir`.
+    /// The same on a PostgreSQL that is there already; the test's own files are in `dir`.
     pub async fn on(
         plan: Plan,
         name: &str,
@@ -48,6 +61,7 @@ impl Stage {
         postgres: Postgres,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        make(&dir)?;
         let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos").join(name);
         if logs.exists() {
             std::fs::remove_dir_all(&logs)?;
@@ -115,10 +129,43 @@ impl Stage {
         Ok(sqlx::query_scalar(sql).bind(node.pid().to_string()).fetch_optional(&self.db).await?)
     }
 
+    /// What `runlane verify` says of the database at rest, and of these runs, which must be there.
+    pub async fn verify(&self, runs: &[String]) -> anyhow::Result<String> {
+        let expected = self.dir.join("runs");
+        std::fs::write(&expected, runs.iter().map(|run| format!("{run}\n")).collect::<String>())?;
+        let output = Command::new(env!("CARGO_BIN_EXE_runlane"))
+            .args(["verify", "--quiescent", "--json", "--expect-runs"])
+            .arg(&expected)
+            .env_clear()
+            .envs(&self.settings)
+            .env("RUNLANE_LOG", "error")
+            .output()
+            .await?;
+        // 1 says that something is wrong, which is then said too.
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "verify: {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Waits until nothing waits or runs any more, analyses included.
     pub async fn quiet(&self, patience: Duration) -> anyhow::Result<()> {
-        self.until("nothing waits or runs", "select not exists (select from lane where is_live)", patience)
-            .await
+        let quiet = "select not exists (select from lane where is_live)";
+        let Err(error) = self.until("nothing waits or runs", quiet, patience).await else { return Ok(()) };
+        let left: Vec<String> = sqlx::query_scalar(
+            "select format('%s %s jobs of lane %s (%s, run %s, open: %s), claims %s to %s, due %s to %s, nodes %s',
+                           count(*), j.state, l.id, l.kind, r.status, l.is_open, min(j.claims), max(j.claims),
+                           min(j.run_at) - clock_timestamp(), max(j.run_at) - clock_timestamp(), array_agg(distinct j.node_id))
+               from lane l join run r on r.id = l.run_id join job j on j.lane_id = l.id
+              where l.is_live and j.state in ('pending', 'active')
+              group by l.id, r.id, j.state",
+        )
+        .fetch_all(&self.db)
+        .await?;
+        let nodes: Vec<String> =
+            sqlx::query_scalar("select format('%s (%s, draining: %s)', id, name, is_draining) from node")
+                .fetch_all(&self.db)
+                .await?;
+        Err(error.context(format!("{left:#?} on {nodes:#?}")))
     }
 
     /// Waits until a condition holds in the database.
@@ -127,6 +174,17 @@ impl Stage {
         while !sqlx::query_scalar::<_, bool>(sql).fetch_one(&self.db).await? {
             ensure!(Instant::now() < deadline, "in vain for {patience:?}: {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Stops nodes in order; `left` notes what they could leave behind.
+    pub async fn stop(&self, nodes: impl IntoIterator<Item = Node>, left: &mut Left) -> anyhow::Result<()> {
+        for node in nodes {
+            left.note(node.pid());
+            node.signal(Signal::SIGTERM)?;
+            let status = node.ended(Duration::from_secs(15)).await?;
+            ensure!(status.success(), "a node that was asked to stop ended with {status}");
         }
         Ok(())
     }
@@ -165,6 +223,11 @@ pub fn sweep() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a directory through which PostgreSQL's user may pass, when we are root.
+pub fn make(dir: &Path) -> anyhow::Result<()> {
+    Ok(std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?)
 }
 
 /// Where databases live: in memory if there is room, so that one machine's disk decides no timing.

@@ -21,7 +21,6 @@ impl Verdict {
     }
 
     /// A test that this machine cannot carry out, and what it lacks.
-    #[expect(dead_code, reason = "the tests that need more than a plain machine are yet to come")]
     pub fn skipped(lacks: String) -> Self {
         Self { skipped: Some(lacks), ..Self::default() }
     }
