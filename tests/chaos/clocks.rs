@@ -75,8 +75,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     verdict.must(!reclaims.is_empty(), "the kill hit no job");
     let p99 = quantile(&reclaims, 0.99);
     verdict.figure("p99_reclaim_ms", p99.round());
-    let most = (plan.lease_ms() + plan.renewal_ms()) as f64;
-    verdict.must(p99 <= most, format!("re-claim took {p99:.0} ms; a lease and a sweep are {most:.0} ms"));
+    // R1 says how quick it is; here no lease may be stuck.
+    let most = (2 * plan.lease_ms()) as f64;
+    verdict.must(p99 <= most, format!("re-claim took {p99:.0} ms; two leases are {most:.0} ms"));
     verdict.none("orphans", &left.running());
     stage.end().await?;
     Ok(verdict)

@@ -44,8 +44,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let idle_s = plan.pick(6, 60);
     let (queries, cpu, began) = (transactions(&stage).await?, stage.postgres.cpu()?, Instant::now());
     sleep(Duration::from_secs(idle_s)).await;
+    let queries = transactions(&stage).await? - queries;
     let time = began.elapsed().as_secs_f64();
-    let per_second = (transactions(&stage).await? - queries) as f64 / time;
+    let per_second = queries as f64 / time;
     let percent = (stage.postgres.cpu()? - cpu).as_secs_f64() / time * 100.0;
 
     let singles = plan.pick(10, 100);
