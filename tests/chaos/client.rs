@@ -12,11 +12,11 @@ use runlane::domain::Role;
 use runlane::domain::clock::SystemClock;
 use serde_json::{Value, json};
 
+use super::stage::PATIENCE;
+
 /// Signs the tokens.
 pub const SECRET: &str = "the-chaos-tests-sign-with-this-secret-of-48-chars";
 
-/// How long an insisting client goes on.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Its wait between two attempts.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -132,14 +132,14 @@ impl Client {
     }
 
     /// Waits until a run has ended; returns its last state.
-    pub async fn until_ended(&self, run: &str, patience: Duration) -> anyhow::Result<Value> {
-        let deadline = Instant::now() + patience;
+    pub async fn until_ended(&self, run: &str) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let state = self.state(run).await?;
             if matches!(state["status"].as_str(), Some("COMPLETED" | "FAILED" | "CANCELLED")) {
                 return Ok(state);
             }
-            ensure!(Instant::now() < deadline, "not ended within {patience:?}: {state}");
+            ensure!(Instant::now() < deadline, "not ended within {PATIENCE:?}: {state}");
             tokio::time::sleep(AGAIN).await;
         }
     }

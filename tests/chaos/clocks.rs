@@ -57,10 +57,18 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let id = stage.node_id(&victim).await?;
     left.note(victim.pid());
     let at = stage.now().await?;
+    let pid = victim.pid();
     victim.kill().await?;
+    // The library's own, which it removes only when it is not killed.
+    for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+        match std::fs::remove_file(Path::new("/dev/shm").join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
     let killed: Vec<Killed> = id.map(|node| Killed { node, at }).into_iter().collect();
-    client.until_ended(&run, Duration::from_secs(plan.pick(60, 600))).await?;
-    stage.quiet(Duration::from_secs(60)).await?;
+    client.until_ended(&run).await?;
+    stage.quiet().await?;
     stage.stop(nodes.into_iter().chain([api]), &mut left).await?;
 
     let mut verdict = Verdict::default();

@@ -19,7 +19,7 @@ use super::stage::{self, Stage};
 use super::verdict::Verdict;
 
 const DISK_MB: u32 = 256;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A small disk of its own, in memory.
 struct Disk(PathBuf);
@@ -119,10 +119,10 @@ async fn play(plan: Plan, rounds: u32, dir: &Path, disk: &Disk) -> anyhow::Resul
         let free = Instant::now();
         let probe = client.start(&definition, &["mock/echo"], &format!("after-{round}")).await?;
         slowest = slowest.max(free.elapsed());
-        client.until_ended(&probe, PATIENCE).await?;
+        client.until_ended(&probe).await?;
         runs.push(probe);
     }
-    stage.quiet(PATIENCE).await?;
+    stage.quiet().await?;
     let exited = usize::from(!api.is_running()?) + usize::from(!node.is_running()?);
     let mut left = Left::default();
     stage.stop([node, api], &mut left).await?;

@@ -18,7 +18,6 @@ const RENEWAL_S: f64 = 2.0;
 const WAKE_MAX_MS: f64 = 100.0;
 const CLAIMS_A_JOB_MAX: f64 = 1.05;
 const IDLE_CPU_MAX_PERCENT: f64 = 5.0;
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// R10.
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
@@ -37,7 +36,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let one = client.definition(1).await?;
     let bulk = client.definition(plan.pick(750, 2_500)).await?;
     let mut runs = vec![client.start(&one, &["mock/echo"], "warm").await?];
-    stage.quiet(PATIENCE).await?;
+    stage.quiet().await?;
     // What starting has left to do.
     sleep(Duration::from_secs(3)).await;
 
@@ -54,8 +53,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let mut wakes = Vec::new();
     for i in 0..singles {
         let run = client.start(&one, &["mock/echo"], &format!("single-{i}")).await?;
-        client.until_ended(&run, PATIENCE).await?;
-        stage.quiet(PATIENCE).await?;
+        client.until_ended(&run).await?;
+        stage.quiet().await?;
         wakes.push(wake_ms(&stage, &run).await?);
         runs.push(run);
     }
@@ -65,8 +64,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let models: Vec<String> = (0..4).map(|i| format!("mock/echo?delayMs={i}")).collect();
     let models: Vec<&str> = models.iter().map(String::as_str).collect();
     let run = client.start(&bulk, &models, "bulk").await?;
-    client.until_ended(&run, PATIENCE).await?;
-    stage.quiet(PATIENCE).await?;
+    client.until_ended(&run).await?;
+    stage.quiet().await?;
     let bulk_jobs: i64 = sqlx::query_scalar("select sum(total) from lane where run_id = $1::uuid")
         .bind(&run)
         .fetch_one(&stage.db)
@@ -82,8 +81,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     }
     let run = client.start(&bulk, &models[..1], "restart").await?;
     let herd = start().await?;
-    client.until_ended(&run, PATIENCE).await?;
-    stage.quiet(PATIENCE).await?;
+    client.until_ended(&run).await?;
+    stage.quiet().await?;
     runs.push(run);
     stage.stop(herd.into_iter().chain([api]), &mut left).await?;
 

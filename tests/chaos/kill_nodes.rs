@@ -3,17 +3,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::ensure;
 use rand::RngExt;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::books::{self, Killed};
+use super::client::Client;
 use super::node::Node;
 use super::numbers::quantile;
 use super::plan::Plan;
 use super::procs::Left;
 use super::stage::Stage;
 use super::verdict::Verdict;
-use super::watch::{Pauses, Progress};
+use super::watch::{Pauses, Progress, Window};
 
 const NODES: usize = 4;
 const CONCURRENCY: usize = 8;
@@ -36,7 +39,8 @@ async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::
     let kill_every = Duration::from_millis(plan.pick(1_000, 2_000));
     // Runs are started all the time, so that every kill finds jobs.
     let (runs, scenarios) = plan.pick((8, 100), (20, 250));
-    let stage = Stage::begin(plan, name, &[("RUNLANE_WORKER_CONCURRENCY", &CONCURRENCY.to_string())]).await?;
+    let mut stage =
+        Stage::begin(plan, name, &[("RUNLANE_WORKER_CONCURRENCY", &CONCURRENCY.to_string())]).await?;
     let (api, client) = stage.api().await?;
     let mut nodes = Vec::new();
     for _ in 0..NODES {
@@ -62,10 +66,14 @@ async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::
     let killed = kill(&stage, &mut nodes, &mut left, Instant::now() + time, kill_every).await?;
     feeder.await??;
     let windows = match pauses {
-        Some(pauses) => Some(pauses.end().await?),
+        Some(pauses) => {
+            let mut windows = pauses.end().await?;
+            windows.push(pause_through_a_crash(&mut stage, &client).await?);
+            Some(windows)
+        }
         None => None,
     };
-    stage.quiet(Duration::from_secs(plan.pick(60, 600))).await?;
+    stage.quiet().await?;
     let seen = progress.end().await?;
 
     stage.stop(nodes.into_iter().chain([api]), &mut left).await?;
@@ -97,12 +105,37 @@ async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::
         // Nothing is claimed while it is paused, so no time from kill to claim can be demanded.
         Some(windows) => {
             verdict.figure("pauses", windows.len());
+            let finished = finished_while_paused(&stage, &windows).await?;
+            verdict.figure("finished_while_paused", finished);
+            verdict.must(finished > 0, "no job that ran when the queue was paused went on");
             verdict.none("claims_in_windows", &books::claims_while_paused(&stage.db, &windows).await?);
         }
     }
     verdict.none("orphans", &left.running());
     stage.end().await?;
     Ok(verdict)
+}
+
+/// Pauses the queue, has PostgreSQL crash, and sees that the pause still stands; returns for how long it surely did.
+async fn pause_through_a_crash(stage: &mut Stage, client: &Client) -> anyhow::Result<Window> {
+    client.insist("mutation { pauseQueue(reason: \"crash\") { isPaused } }", &Value::Null).await?;
+    let from = stage.now().await?;
+    stage.postgres.crash().await?;
+    stage.postgres.restart().await?;
+    let state = client.insist("{ queueStatus { isPaused pauseReason } }", &Value::Null).await?;
+    ensure!(state["queueStatus"]["isPaused"] == true, "the crash has ended the pause: {state}");
+    let to = stage.now().await?;
+    client.insist("mutation { resumeQueue { isPaused } }", &Value::Null).await?;
+    Ok((from, to))
+}
+
+/// Jobs that were claimed before a pause and completed within it.
+async fn finished_while_paused(stage: &Stage, windows: &[Window]) -> anyhow::Result<i64> {
+    let (from, to): (Vec<_>, Vec<_>) = windows.iter().copied().unzip();
+    let sql = "select count(*) from unnest($1::timestamptz[], $2::timestamptz[]) as p (since, until)
+                 join attempt a on a.started_at < p.since and a.ended_at > p.since and a.ended_at < p.until
+                where a.outcome = 'completed'";
+    Ok(sqlx::query_scalar(sql).bind(from).bind(to).fetch_one(&stage.db).await?)
 }
 
 /// Kills a node at a time and starts another in its place.

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         "R5" Beside commit::run;
         "R6" Beside network::run;
         "R7" Beside clocks::run;
-        "R8" Beside sigterm::run;
+        "R8" Alone sigterm::run;
         "R9" Alone poison::run;
         "R10" Alone herd::run;
         "R11" Beside storm::run;

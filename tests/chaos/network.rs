@@ -41,7 +41,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     for _ in 0..WORKERS {
         nodes.push(stage.worker(&behind).await?);
     }
-    let definition = client.definition(100).await?;
+    let definition = client.definition(200).await?;
     let one = client.definition(1).await?;
     let started = Arc::new(Mutex::new(Vec::new()));
     let progress = Progress::watch(stage.db.clone(), client.clone(), started);
@@ -71,12 +71,12 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
         // It has recovered when a run that starts now is answered, executed and seen to its end. Its jobs must not wait
         // for what has piled up meanwhile.
         let probe = client.start_as(first(&one, &format!("after-{name}"))).await?;
-        client.until_ended(&probe, Duration::from_secs(60)).await?;
+        client.until_ended(&probe).await?;
         recoveries.push((name, over.elapsed()));
     }
     done.cancel();
     let mut runs = feeder.await??;
-    stage.quiet(Duration::from_secs(60)).await?;
+    stage.quiet().await?;
     let seen = progress.end().await?;
     let most = BACKENDS_API + BACKENDS_WORKER * WORKERS as i64;
     let backends = backends(&stage, most).await?;
@@ -117,7 +117,7 @@ async fn feed(client: Client, definition: String, done: CancellationToken) -> an
             break;
         }
         runs.push(client.start(&definition, &["mock/echo?delayMs=20"], &format!("run-{i}")).await?);
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(4)).await;
     }
     Ok(runs)
 }

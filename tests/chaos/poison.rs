@@ -1,7 +1,5 @@
 //! R9: one job in a hundred ruins its worker, each in its own way; the others hardly notice.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::books;
@@ -54,16 +52,15 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     }
     let definition = client.definition(good / 4).await?;
     let few = client.definition(plan.pick(1, 2)).await?;
-    let patience = Duration::from_secs(plan.pick(120, 900));
     // Warms every worker up.
     let warm = client.start(&few, &["mock/echo?delayMs=100"], "warm").await?;
-    client.until_ended(&warm, patience).await?;
+    client.until_ended(&warm).await?;
 
     let models: Vec<String> = (0..4).map(|i| format!("mock/echo?delayMs={}", 800 + i * 100)).collect();
     let models: Vec<&str> = models.iter().map(String::as_str).collect();
     let without = client.start(&definition, &models, "without").await?;
-    client.until_ended(&without, patience).await?;
-    stage.quiet(patience).await?;
+    client.until_ended(&without).await?;
+    stage.quiet().await?;
     let before: Vec<i64> = nodes.iter().map(|node| procs::resident_mb(node.pid())).collect();
 
     // Whoever answers nothing is ended after this long.
@@ -72,9 +69,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
         json!({ "definitionId": few, "models": POISONS, "idempotencyKey": "poison", "params": params });
     let poison = client.start_as(poison).await?;
     let with = client.start(&definition, &models, "with").await?;
-    client.until_ended(&with, patience).await?;
-    client.until_ended(&poison, patience).await?;
-    stage.quiet(patience).await?;
+    client.until_ended(&with).await?;
+    client.until_ended(&poison).await?;
+    stage.quiet().await?;
     let growth = nodes.iter().zip(before).map(|(node, before)| procs::resident_mb(node.pid()) - before).max();
 
     let mut left = Left::default();

@@ -28,6 +28,8 @@ impl Postgres {
         config.python = super::stage::python()?;
         config.numbers.postgres_shared_buffers_mb = 64;
         let mut settings = Settings { data_dir: dir.to_owned(), ..Settings::from_config(&config) };
+        // Shared memory in the cluster's own files goes when they go, though its server was killed.
+        settings.options.push(("dynamic_shared_memory_type".into(), "mmap".into()));
         settings.options.extend(options.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let cluster = Cluster::start(&settings).await?;
         let url = cluster.url().to_owned();

@@ -20,7 +20,7 @@ use super::verdict::Verdict;
 const GRACE: Duration = Duration::from_millis(1_000);
 /// What a node may need besides its grace.
 const BESIDES: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Slow, and uneven.
 const SLOW: Weather =
     Weather { latency: Duration::from_millis(20), jitter: Duration::from_millis(30), ..Weather::FAIR };
@@ -54,7 +54,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     }
     // What was given back is finished by somebody else.
     let last = stage.worker(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "200")]).await?;
-    stage.quiet(Duration::from_secs(plan.pick(60, 900))).await?;
+    stage.quiet().await?;
     stage.stop([last, api], &mut seen.left).await?;
 
     let mut verdict = Verdict::default();

@@ -17,7 +17,6 @@ use super::verdict::Verdict;
 const NODES: usize = 2;
 /// How much slower claims may become.
 const SLOWER_MAX: f64 = 3.0;
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// R12.
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
@@ -29,9 +28,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     for _ in 0..NODES {
         nodes.push(stage.worker(&[]).await?);
     }
-    let definition = client.definition(200).await?;
+    let definition = client.definition(400).await?;
     let mut runs = vec![client.start(&definition, &["mock/echo"], "warm").await?];
-    stage.quiet(PATIENCE).await?;
+    stage.quiet().await?;
 
     let before = stage.postgres.log_length()?;
     load(&client, &definition, "before", lasts.min(Duration::from_secs(30)), &mut runs).await?;
@@ -43,7 +42,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let after = stage.postgres.log_length()?;
     snapshot.rollback().await?;
     holder.close().await?;
-    stage.quiet(PATIENCE).await?;
+    stage.quiet().await?;
     let mut left = Left::default();
     stage.stop(nodes.into_iter().chain([api]), &mut left).await?;
 
@@ -77,7 +76,7 @@ async fn load(
     while Instant::now() < end {
         runs.push(client.start(definition, &["mock/echo?delayMs=5"], &format!("{name}-{i}")).await?);
         i += 1;
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(4)).await;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ const SLOPE_MAX_MB_H: f64 = 2.0;
 /// In a few minutes a slope says nothing; then no more than this in all.
 const GROWTH_MAX_MB: f64 = 25.0;
 /// Between two starts of runs.
-const PACE: Duration = Duration::from_millis(2_000);
+const PACE: Duration = Duration::from_millis(4_000);
 const BLOAT_MAX: f64 = 3.0;
 
 /// One look at a process.
@@ -35,7 +35,7 @@ struct Look {
 /// R16.
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let lasts = Duration::from_secs(plan.pick(40, 7_200));
-    let scenarios = 28;
+    let scenarios = 56;
     let stage = Stage::begin(plan, "R16", &[]).await?;
     let proxy = Proxy::seeded(stage.postgres.url(), plan.seed).await;
     let url = proxy.url();
@@ -88,7 +88,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
         }
     }
     feeder.await??;
-    stage.quiet(Duration::from_secs(plan.pick(60, 600))).await?;
+    stage.quiet().await?;
     let seen = progress.end().await?;
     let backends = backends(&stage.db).await?;
     stage.stop(nodes.into_iter().chain([steady, api]), &mut left).await?;

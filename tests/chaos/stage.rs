@@ -20,6 +20,9 @@ use super::plan::Plan;
 use super::postgres::Postgres;
 use super::procs::Left;
 
+/// How long a test waits for what must happen in the end. It bounds failures; it is no timing.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
 /// A PostgreSQL and what runs on it.
 pub struct Stage {
     /// How much, how long.
@@ -148,9 +151,9 @@ impl Stage {
     }
 
     /// Waits until nothing waits or runs any more, analyses included.
-    pub async fn quiet(&self, patience: Duration) -> anyhow::Result<()> {
+    pub async fn quiet(&self) -> anyhow::Result<()> {
         let quiet = "select not exists (select from lane where is_live)";
-        let Err(error) = self.until("nothing waits or runs", quiet, patience).await else { return Ok(()) };
+        let Err(error) = self.until("nothing waits or runs", quiet, PATIENCE).await else { return Ok(()) };
         let left: Vec<String> = sqlx::query_scalar(
             "select format('%s %s jobs of lane %s (%s, run %s, open: %s), claims %s to %s, due %s to %s, nodes %s',
                            count(*), j.state, l.id, l.kind, r.status, l.is_open, min(j.claims), max(j.claims),

@@ -13,7 +13,6 @@ use super::verdict::Verdict;
 const NODES: usize = 3;
 const BINS: usize = 10;
 const STEADY_MAX: f64 = 1.2;
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// R11.
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
@@ -62,12 +61,12 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     }
     std::fs::remove_file(&out)?;
     let back = Instant::now();
-    client.until_ended(&run, PATIENCE).await?;
+    client.until_ended(&run).await?;
     let drained = back.elapsed();
 
     let steady = client.start(&definition, &models, "steady").await?;
-    client.until_ended(&steady, PATIENCE).await?;
-    stage.quiet(PATIENCE).await?;
+    client.until_ended(&steady).await?;
+    stage.quiet().await?;
     let (claims, jobs): (i64, i64) = sqlx::query_as(
         "select sum(j.claims), count(*) from lane l join job j on j.lane_id = l.id
           where l.run_id = $1::uuid and l.kind = 'probe:scenario'",
