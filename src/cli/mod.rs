@@ -117,7 +117,6 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let mut config = Config::from_env()?;
     let is_quiet = !matches!(cli.command, Command::Dev | Command::Serve { .. } | Command::Work);
-    let is_quiet = matches!(cli.command, Command::Demo | Command::WithDatabase(_) | Command::Verify(_));
     if is_quiet && std::env::var_os("RUNLANE_LOG").is_none() {
         // What these print is for people; what is wrong still shows.
         config.log = "error".to_owned();

@@ -90,7 +90,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     books::verify(&stage, &runs, &mut verdict).await?;
     verdict.figure("extra_exec", executions - jobs);
     for (name, took) in &recoveries {
-        verdict.must(*took <= 2 * CONNECT, format!("recovered from {name} only after {took:?}"));
+        verdict.timely(*took <= 2 * CONNECT, format!("recovered from {name} only after {took:?}"));
     }
     let slowest = recoveries.iter().map(|(_, took)| *took).max().unwrap_or_default();
     verdict.figure("recovery_max_ms", slowest.as_millis());

@@ -78,14 +78,51 @@ pub fn open_files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// There is no other tick on Linux.
+const TICK: Duration = Duration::from_millis(10);
+
 /// Processor time that a process has used, and those that it has waited for.
 pub fn cpu(pid: u32) -> Duration {
-    // There is no portable tick but this one on Linux.
-    const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks: u32 = [11, 12, 13, 14].iter().filter_map(|&i| fields.get(i)?.parse::<u32>().ok()).sum();
     TICK * ticks
+}
+
+/// How much of the machine processes that are not ours take.
+#[derive(Debug, Clone, Copy)]
+pub struct Others {
+    since: Instant,
+    all: Duration,
+    ours: Duration,
+}
+
+impl Others {
+    /// From now on.
+    pub fn watch() -> Self {
+        Self { since: Instant::now(), all: busy(), ours: ours() }
+    }
+
+    /// Their part of all processors so far, 0 to 1.
+    pub fn share(self) -> f64 {
+        let theirs = (busy().saturating_sub(self.all)).saturating_sub(ours().saturating_sub(self.ours));
+        let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+        theirs.as_secs_f64() / (self.since.elapsed().as_secs_f64() * cores)
+    }
+}
+
+/// What all processes have used: user, nice, system, interrupts; neither idle nor waiting for disks.
+fn busy() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.lines().next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u32 = [1, 2, 3, 6, 7].iter().filter_map(|&i| fields.get(i)?.parse::<u32>().ok()).sum();
+    TICK * ticks
+}
+
+/// What we and ours have used; whoever was waited for is in its parent.
+fn ours() -> Duration {
+    let me = std::process::id();
+    cpu(me) + descendants(me).iter().map(|process| cpu(process.pid)).sum::<Duration>()
 }
 
 /// Our children that still run after `grace`: at the end there must be none.

@@ -57,7 +57,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let (free, held) = (quantile(&free, 0.99), quantile(&held, 0.99));
     verdict.figure("p99_claim_ms", format!("{free:.2}"));
     verdict.figure("p99_claim_held_ms", format!("{held:.2}"));
-    verdict.must(held <= SLOWER_MAX * free, format!("claims take {:.1} times as long", held / free));
+    verdict.timely(held <= SLOWER_MAX * free, format!("claims take {:.1} times as long", held / free));
     verdict.none("orphans", &left.running());
     stage.end().await?;
     Ok(verdict)

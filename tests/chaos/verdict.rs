@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Verdict {
     figures: Vec<(&'static str, String)>,
     wrong: Vec<String>,
+    late: Vec<String>,
+    unjudged: Vec<String>,
     skipped: Option<String>,
 }
 
@@ -37,6 +39,24 @@ impl Verdict {
         }
     }
 
+    /// Notes a time that must be kept.
+    pub fn timely(&mut self, holds: bool, otherwise: impl Display) {
+        if !holds {
+            self.late.push(otherwise.to_string());
+        }
+    }
+
+    /// Decides about the times: on a machine that others kept busy they are said, and are nobody's fault.
+    pub fn judge_times(&mut self, is_busy: bool) {
+        let late = std::mem::take(&mut self.late);
+        if is_busy && !late.is_empty() {
+            self.figure("times", "UNJUDGED");
+            self.unjudged = late;
+        } else {
+            self.wrong.extend(late);
+        }
+    }
+
     /// Adds a figure that must be 0, and says what stands behind it if it is not.
     pub fn none(&mut self, name: &'static str, found: &[String]) {
         self.figure(name, found.len());
@@ -59,6 +79,9 @@ impl Verdict {
         }
         let word = if self.passed() { "PASS" } else { "FAIL" };
         writeln!(text, " took_s={:.0} {word}", took.as_secs_f64()).expect("a string takes everything");
+        for reason in &self.unjudged {
+            writeln!(text, "   others kept this machine busy: {reason}").expect("a string takes everything");
+        }
         for reason in self.wrong.iter().take(REASONS_MAX) {
             writeln!(text, "   {reason}").expect("a string takes everything");
         }

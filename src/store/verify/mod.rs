@@ -195,9 +195,7 @@ impl Store {
         expected: &Expectations,
         mut report: impl FnMut(Violation) + Send,
     ) -> Result<Verified> {
-        // The snapshot takes as long as the database is large: no limit on its answers.
-        let mut snapshot =
-            self.pool.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
         let counts = sqlx::query!(
             r#"select (select count(*) from run) as "runs!", (select count(*) from job) as "jobs!",
                       (select count(*) from attempt) as "attempts!""#
