@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod api;
+mod archive;
 mod audit;
 mod cli;
 mod control;
@@ -9,6 +10,7 @@ mod deadletters;
 mod embedded;
 mod executor;
 mod http;
+mod hygiene;
 mod nodes;
 mod queue;
 mod quickstart;

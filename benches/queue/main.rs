@@ -6,6 +6,7 @@
 //!
 //! Every phase checks what it has measured: a number that comes with a wrong count is an error.
 
+mod archive;
 mod control;
 mod cpu;
 mod driver;
@@ -48,6 +49,9 @@ async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::R
     }
     if scale.wants("throughput") {
         throughput::measure(stage, scale, report).await?;
+    }
+    if scale.wants("archive") {
+        archive::measure(stage, scale, report).await?;
     }
     if scale.wants("python") {
         python::measure(stage, scale, report).await?;

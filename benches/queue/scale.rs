@@ -3,7 +3,7 @@
 use anyhow::{bail, ensure};
 
 /// The phases in their order.
-const PHASES: [&str; 6] = ["start", "reads", "control", "throughput", "python", "idle"];
+const PHASES: [&str; 7] = ["start", "reads", "control", "throughput", "archive", "python", "idle"];
 
 /// The numbers of one run of the benches.
 pub struct Scale {

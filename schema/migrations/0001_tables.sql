@@ -107,6 +107,10 @@ create table lane (
     cancelled       int not null default 0 check (cancelled >= 0),
     -- US dollars; null while no price is known.
     cost_usd        numeric,
+    -- Nothing more of it starts until somebody releases it: too many of its jobs crash alone in the same way.
+    held_at          timestamptz,
+    hold_reason      text,
+    hold_fingerprint text,
     updated_at      timestamptz not null default now(),
     version         bigint not null default 0,
     constraint lane_identity unique nulls not distinct (run_id, kind, model),
@@ -114,6 +118,7 @@ create table lane (
     check (is_live = (pending + active > 0)),
     check (is_open = (closed_at is null)),
     check (is_open or pending = 0),
+    check ((held_at is null) = (hold_reason is null) and (held_at is null) = (hold_fingerprint is null)),
     check ((kind = 'probe:scenario') = (model is not null))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- What a claim and queueStatus read: the few lanes in which anything waits or runs.
@@ -181,6 +186,8 @@ create table attempt (
     error_message text,
     stderr_tail   text,
     usage         jsonb,
+    -- What the crash looked like, where this job may be its cause: 16 hexadecimal digits and some words.
+    fingerprint   text,
     primary key (job_id, number),
     check ((outcome in ('completed', 'released')) = (error_code is null))
 );
@@ -221,6 +228,15 @@ create table lane_error (
     failed     int not null check (failed >= 0),
     primary key (lane_id, error_code)
 ) with (fillfactor = 50);
+
+-- Jobs whose worker died while they were alone in it, by what that looked like, since the lane was released last: many
+-- jobs with one fingerprint hold the lane.
+create table lane_crash (
+    lane_id     bigint not null references lane (id) on delete cascade,
+    fingerprint text not null,
+    job_id      bigint not null,
+    primary key (lane_id, fingerprint, job_id)
+);
 
 -- Jobs that completed and failed, by minute. Sharded by node, so that nodes do not wait for each other; a new row each
 -- minute, so that no row is updated for ever. Kept for a day.

@@ -17,7 +17,8 @@ create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns big
          where j.lane_id = l.id and j.state = 'pending' and j.run_at > p_since
          order by j.run_at limit 1
      ) as d
-     where l.is_live and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.pending > 0
+     where l.is_live and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null
+       and l.pending > 0
 $$;
 
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
@@ -67,7 +68,7 @@ begin
         select l.*,
                l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
           from live l
-         where l.is_open and not l.is_paused and l.pending > 0 and l.slots > 0
+         where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
@@ -152,7 +153,8 @@ begin
                coalesce(sum(p.n) over (partition by l.run_id order by l.id
                                        rows between unbounded preceding and 1 preceding), 0) as before
           from unnest(v_lanes, v_counts) as p (id, n)
-          join lane l on l.id = p.id and l.id = any (v_lanes)
+          -- An end that was waited for may have held a lane.
+          join lane l on l.id = p.id and l.id = any (v_lanes) and l.held_at is null
     ), allowed as materialized (
         select p.id,
                case when p.max_concurrency is null then p.n

@@ -73,6 +73,39 @@ begin
 end
 $$;
 
+-- Counts the jobs whose attempts have just ended by a crash while alone, and holds the lanes in which so many crash in
+-- the same way that the fault is hardly theirs. Whoever calls holds the lanes' locks and has recorded the attempts.
+create function hold_crashing_lanes(p_job bigint[], p_number int[], p_alone boolean[], p_hold_jobs int)
+returns void language sql as $$
+    with crashed as (
+        insert into lane_crash (lane_id, fingerprint, job_id)
+        select j.lane_id, a.fingerprint, j.id
+          from unnest(p_job, p_number, p_alone) as i (id, number, alone)
+          join attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null
+          join job j on j.id = i.id
+         where i.alone
+        on conflict do nothing
+        returning lane_id, fingerprint
+    ), fresh as (
+        select c.lane_id, c.fingerprint, count(*) as n from crashed c group by c.lane_id, c.fingerprint
+    ), crowd as (
+        -- The statement does not see its own inserts.
+        select distinct on (f.lane_id) f.lane_id, f.fingerprint, k.n
+          from fresh f
+         cross join lateral (
+            select f.n + count(*) as n from lane_crash c where c.lane_id = f.lane_id and c.fingerprint = f.fingerprint
+         ) as k
+         where k.n >= p_hold_jobs
+         order by f.lane_id, k.n desc, f.fingerprint
+    )
+    update lane l
+       set held_at = clock_timestamp(), hold_fingerprint = c.fingerprint,
+           hold_reason = c.n || ' of its jobs crash their worker in the same way: ' || c.fingerprint,
+           version = l.version + 1, updated_at = clock_timestamp()
+      from crowd c
+     where l.id = c.lane_id and l.kind = 'probe:scenario' and l.is_open and l.held_at is null
+$$;
+
 -- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
 -- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel.
 create function end_attempts(
@@ -92,7 +125,11 @@ create function end_attempts(
     -- Of a lost one: whether it must run alone from now on.
     p_suspect boolean[],
     -- Whether the worker died while this was its only job: counts a loss, also where the job gives up.
-    p_alone boolean[]
+    p_alone boolean[],
+    -- Of a crash that the job may have caused: what it looked like.
+    p_fingerprint text[] default null,
+    -- How many jobs of a lane may crash alone in the same way before the lane is held; null holds none.
+    p_crash_hold_jobs int default null
 )
 returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
@@ -125,12 +162,12 @@ begin
 
     with input as materialized (
         select * from unnest(p_job, p_number, p_outcome, p_delay_ms, p_error_code, p_error_message, p_retryable,
-                             p_stderr, p_usage, p_result, p_suspect, p_alone)
+                             p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint)
             as t (id, number, outcome, delay_ms, error_code, error_message, retryable,
-                  stderr, usage, result, suspect, alone)
+                  stderr, usage, result, suspect, alone, fingerprint)
     ), fenced as materialized (
         select j.id, j.lane_id, j.scenario_id, j.claimed_at, l.run_id, l.kind, i.number, i.delay_ms, i.error_code,
-               i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone,
+               i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone, i.fingerprint,
                -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
                case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
                i.outcome = 'retried' as is_cut_short,
@@ -171,8 +208,10 @@ begin
          where j.id = f.id and j.id = any (p_job)
     ), recorded as (
         insert into attempt
-               (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage)
-        select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, f.error_code, f.error_message, f.stderr, f.usage
+               (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
+                fingerprint)
+        select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, f.error_code, f.error_message, f.stderr, f.usage,
+               f.fingerprint
           from fenced f
     ), transcribed as (
         insert into transcript
@@ -243,6 +282,9 @@ begin
 
     if 'failed' = any (v_states) then
         perform bury(v_ids, v_reasons::dlq_reason[], 'active', '{}');
+    end if;
+    if true = any (p_alone) then
+        perform hold_crashing_lanes(p_job, p_number, p_alone, p_crash_hold_jobs);
     end if;
 
     v_drained := array(select distinct l.run_id from lane l

@@ -108,3 +108,16 @@ create function record_change(
                       differing(p_before, p_after), differing(p_after, p_before), p_note)
      where p_before is distinct from p_after
 $$;
+-- A lane is held by the queue and released by a person.
+create function audit_hold() returns trigger language plpgsql as $$
+begin
+    perform record_act(case when new.held_at is null then 'lane.released' else 'lane.held' end, 'lane', new.id::text,
+                       new.run_id,
+                       jsonb_build_object('heldAt', old.held_at, 'fingerprint', old.hold_fingerprint),
+                       jsonb_build_object('heldAt', new.held_at, 'fingerprint', new.hold_fingerprint),
+                       new.hold_reason);
+    return null;
+end
+$$;
+create trigger lane_hold_is_audited after update of held_at on lane
+    for each row when (old.held_at is distinct from new.held_at) execute function audit_hold();

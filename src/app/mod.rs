@@ -42,6 +42,9 @@ pub enum StartError {
     /// The schema cannot be brought to this version.
     #[error("the database's schema cannot be migrated: {0}")]
     Migrate(#[from] MigrateError),
+    /// Workers' directories cannot be made.
+    #[error("RUNLANE_WORK_DIR: {0}; give a directory in which this process may write")]
+    WorkDir(#[source] std::io::Error),
     /// The address is taken or not allowed.
     #[error("cannot listen on {address} (RUNLANE_LISTEN): {source}")]
     Listen {
@@ -208,7 +211,7 @@ impl App {
         // The listener first: a taken address must not leave a node behind.
         let listener = if roles.serves { Some(listen(config.listen).await?) } else { None };
         if roles.executes {
-            app.execute(&config, &pools, metrics);
+            app.execute(&config, &pools, metrics).await?;
         }
         if let Some(listener) = listener {
             app.serve(&config, &pools, registry, listener, clock)?;
@@ -219,8 +222,14 @@ impl App {
         Ok(app)
     }
 
-    fn execute(&mut self, config: &Arc<Config>, pools: &Pools, metrics: Metrics) {
+    async fn execute(
+        &mut self,
+        config: &Arc<Config>,
+        pools: &Pools,
+        metrics: Metrics,
+    ) -> Result<(), StartError> {
         let executor = Arc::new(Executor::new(ExecutorSettings::from_config(config)));
+        executor.prepare().await.map_err(StartError::WorkDir)?;
         let parts = Parts {
             config: Arc::clone(config),
             store: pools.orchestrator.clone(),
@@ -236,6 +245,7 @@ impl App {
             self.now.clone(),
             Arc::clone(&self.registered),
         )));
+        Ok(())
     }
 
     fn serve(

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod acting;
+mod archive;
 mod dead_letter;
 mod demo;
 mod dev;
@@ -58,6 +59,10 @@ enum Command {
     Restored(restored::Arguments),
     /// Check the database against every invariant. Exits with 0 when all hold, 1 when one does not, 2 when it cannot tell.
     Verify(verify::Arguments),
+    /// Move the jobs of runs that ended long enough ago into the archive now.
+    Archive(archive::Arguments),
+    /// Drop what the archive has kept long enough.
+    Purge(archive::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
@@ -138,6 +143,8 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
+        Command::Archive(arguments) => runtime()?.block_on(archive::archive(config, arguments))?,
+        Command::Purge(arguments) => runtime()?.block_on(archive::purge(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,
         Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),

@@ -66,6 +66,12 @@ pub fn settings() -> Vec<Setting> {
             "Where the embedded PostgreSQL and other private files live.",
         ),
         text(
+            "RUNLANE_WORK_DIR",
+            "",
+            "a directory",
+            "Where workers' private directories are made, each removed with its worker; without it, work in RUNLANE_DATA_DIR. A worker finds its own directory in this variable.",
+        ),
+        text(
             "RUNLANE_POSTGRES_BIN_DIR",
             "",
             "a directory",
@@ -92,6 +98,7 @@ pub fn settings() -> Vec<Setting> {
     ];
     all.extend(super::staleness::settings());
     all.extend(Numbers::settings());
+    all.extend(super::archive::settings());
     for &kind in JobKind::ALL {
         for (i, (stem, min, max, doc)) in KIND_SETTINGS.iter().enumerate() {
             let variable = format!("{stem}_{}", kind.env_suffix());

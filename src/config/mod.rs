@@ -3,6 +3,7 @@
 //! [`Config::from_lookup`] reads all variables, reports every mistake at once and names the variable of each.
 //! `.env.example` is printed from the same table by [`env_example`], and a test compares the two.
 
+mod archive;
 mod example;
 mod kinds;
 mod numbers;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+pub use archive::ArchivePolicy;
 pub use example::{Setting, env_example, settings};
 pub use kinds::KindPolicy;
 pub use numbers::Numbers;
@@ -75,6 +77,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     /// Where the embedded PostgreSQL and other private files live.
     pub data_dir: PathBuf,
+    /// Where workers' private directories are made.
+    pub work_dir: PathBuf,
     /// Where PostgreSQL's programs are, for the embedded one.
     pub postgres_bin_dir: Option<PathBuf>,
     /// Which programs the embedded PostgreSQL may use.
@@ -101,6 +105,8 @@ pub struct Config {
     pub worker_env: Vec<String>,
     /// How the search for what has taken too long works.
     pub staleness: Staleness,
+    /// How long what is finished is kept.
+    pub archive: ArchivePolicy,
     /// The numeric settings.
     pub numbers: Numbers,
     /// What holds for each kind of job.
@@ -128,9 +134,11 @@ impl Config {
         let numbers = Numbers::read(&mut source);
         let kinds =
             JobKind::ALL.iter().map(|&kind| (kind, kind_policy(&mut source, kind, &numbers))).collect();
+        let data_dir = PathBuf::from(source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()));
         let config = Self {
             database_url: source.text("DATABASE_URL").map(SecretString::from),
-            data_dir: source.text("RUNLANE_DATA_DIR").unwrap_or_else(|| ".runlane".into()).into(),
+            work_dir: source.text("RUNLANE_WORK_DIR").map_or_else(|| data_dir.join("work"), PathBuf::from),
+            data_dir,
             postgres_bin_dir: source.text("RUNLANE_POSTGRES_BIN_DIR").map(Into::into),
             postgres_source: match source.text("RUNLANE_POSTGRES_SOURCE").as_deref() {
                 None | Some("auto") => PostgresSource::Auto,
@@ -165,6 +173,7 @@ impl Config {
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
             staleness: staleness::staleness(&mut source),
+            archive: ArchivePolicy::read(&mut source),
             numbers,
             kinds,
         };

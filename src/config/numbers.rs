@@ -115,8 +115,18 @@ numbers! {
     worker_cancel_grace_ms: u64 = 2_000 in 10..=600_000, "RUNLANE_WORKER_CANCEL_GRACE_MS";
     /// How long a worker has after SIGTERM before it gets SIGKILL.
     worker_term_grace_ms: u64 = 2_000 in 10..=600_000, "RUNLANE_WORKER_TERM_GRACE_MS";
+    /// Memory that one worker process may use, in MiB. What it allocates beyond fails in it.
+    worker_memory_max_mb: u64 = 4_096 in 64..=1_048_576, "RUNLANE_WORKER_MEMORY_MAX_MB";
+    /// Files that one worker process may have open.
+    worker_open_files_max: u64 = 4_096 in 64..=1_048_576, "RUNLANE_WORKER_OPEN_FILES_MAX";
+    /// The largest file that a worker process may write, in MiB.
+    worker_file_max_mb: u64 = 1_024 in 1..=1_048_576, "RUNLANE_WORKER_FILE_MAX_MB";
+    /// Processor time that a process of one job may use, in seconds, all its threads together; then it is killed.
+    one_shot_cpu_max_seconds: u64 = 7_200 in 1..=604_800, "RUNLANE_ONE_SHOT_CPU_MAX_SECONDS";
     /// Losses while alone after which a job is taken for a crash loop and fails.
     crash_loop_losses: i16 = 3 in 1..=100, "RUNLANE_CRASH_LOOP_LOSSES";
+    /// Jobs of one run and model that may crash alone in the same way before no more of them are started.
+    crash_hold_jobs: i32 = 5 in 1..=1_000_000, "RUNLANE_CRASH_HOLD_JOBS";
     /// Outcomes that are written in one transaction at most.
     completion_batch_max: usize = 500 in 1..=10_000, "RUNLANE_COMPLETION_BATCH_MAX";
     /// A node is taken for dead when its lease is not renewed for this long.
@@ -125,8 +135,6 @@ numbers! {
     lease_renewal_ms: u64 = 2_000 in 100..=200_000, "RUNLANE_LEASE_RENEWAL_MS";
     /// How often an idle node looks for work when no notification comes.
     poll_interval_ms: u64 = 5_000 in 10..=600_000, "RUNLANE_POLL_INTERVAL_MS";
-    /// How often finished business is tidied up.
-    maintenance_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_MAINTENANCE_INTERVAL_MS";
     /// How often the leader looks for what has taken too long, and another node whether there is a leader.
     staleness_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_STALENESS_INTERVAL_MS";
     /// Jobs that one step of that search looks at.

@@ -68,6 +68,25 @@ fn a_kind_without_a_number_of_its_own_takes_the_general_one() {
 }
 
 #[test]
+fn durations_have_a_unit_and_a_range() {
+    let archive = with(&[
+        ("RUNLANE_MAINTENANCE_INTERVAL", "50ms"),
+        ("RUNLANE_ARCHIVE_AFTER", "36h"),
+        ("RUNLANE_DELETE_AFTER", "2d"),
+        ("RUNLANE_RETENTION_DAYS_FAILED", "0"),
+    ])
+    .unwrap()
+    .archive;
+    assert_eq!(archive.interval.as_millis(), 50);
+    assert_eq!((archive.after.as_secs(), archive.delete_after.as_secs()), (36 * 3_600, 2 * 86_400));
+    assert_eq!(archive.keep_days, [90, 0, 30]);
+    for wrong in ["30", "s", "1.5h", "-1s", "49ms", "2d", "1 h", "99999999999999999999d", "10ü"] {
+        let ConfigError(problems) = with(&[("RUNLANE_MAINTENANCE_INTERVAL", wrong)]).unwrap_err();
+        assert_eq!(problems[0].variable, "RUNLANE_MAINTENANCE_INTERVAL", "{wrong}");
+    }
+}
+
+#[test]
 fn env_example_is_the_committed_file() {
     let committed = include_str!("../../.env.example");
     assert_eq!(committed, env_example(), "run `make generate`");

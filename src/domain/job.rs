@@ -69,6 +69,12 @@ impl JobState {
         Self::TRANSITIONS.contains(&(self, to))
     }
 
+    /// Whether the job has ended.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
     /// What clients see.
     #[must_use]
     pub const fn status(self) -> TaskStatus {

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod crash;
 pub mod dead_letter;
 pub mod definition;
 pub mod error_code;

@@ -35,6 +35,8 @@ text_enum! {
         RetryFailed = "retry failed jobs of",
         /// Compute an analysis.
         StartAnalysis = "start analysis of",
+        /// Hide it, and remove it later.
+        Delete = "delete",
     }
 }
 
@@ -49,6 +51,7 @@ impl RunAction {
             Self::SetPriority => "setPriority",
             Self::RetryFailed => "retryFailedJobs",
             Self::StartAnalysis => "startAnalysis",
+            Self::Delete => "delete",
         }
     }
 }
@@ -101,7 +104,8 @@ impl RunStatus {
             (RunAction::RetryFailed, Running | Paused) => Stays,
             (RunAction::RetryFailed, Completed | Failed) => Becomes(Running),
             (RunAction::StartAnalysis, Running | Paused | Completed | Failed | Cancelled) => Stays,
-            (RunAction::Pause | RunAction::Resume | RunAction::SetPriority, _)
+            (RunAction::Delete, Completed | Failed | Cancelled) => Stays,
+            (RunAction::Pause | RunAction::Resume | RunAction::SetPriority | RunAction::Delete, _)
             | (RunAction::Cancel, Completed | Failed)
             | (RunAction::RetryFailed, Pending | Cancelled)
             | (RunAction::StartAnalysis, Pending) => Refused,

@@ -5,6 +5,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::crash::LaneHold;
 use super::page::Listed;
 use super::{AttemptOutcome, JobKind, JobState, RunStatus};
 
@@ -180,6 +181,8 @@ pub struct ModelProgress {
     pub model: String,
     /// Its probes by state.
     pub counts: Counts,
+    /// Why none of them starts, where too many crash.
+    pub hold: Option<LaneHold>,
 }
 
 /// How fast a run is moving, from its latest finished probes.
@@ -265,6 +268,8 @@ pub struct Job {
     pub finished_at: Option<DateTime<Utc>>,
     /// What went wrong last.
     pub error: Option<JobError>,
+    /// When it went into the archive; none while it is hot.
+    pub archived_at: Option<DateTime<Utc>>,
 }
 
 impl Listed for Job {
@@ -296,6 +301,8 @@ pub struct Attempt {
     pub error_message: Option<String>,
     /// The end of what the worker wrote to stderr.
     pub stderr_tail: Option<String>,
+    /// What the crash looked like, where the job may be its cause.
+    pub fingerprint: Option<String>,
 }
 
 /// What a completed probe returned.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::crash::LaneHold;
 use super::job::JobKind;
 use super::staleness::StaleNote;
 use super::validation::shorten;
@@ -23,6 +24,8 @@ pub enum WaitingReason {
         /// Why, in their words.
         reason: Option<String>,
     },
+    /// Too many jobs of its run and model crash.
+    LaneHeld(LaneHold),
     /// It waits for its next attempt.
     RetryAt {
         /// The earliest start.
@@ -106,6 +109,13 @@ impl fmt::Display for WaitingReason {
                 }
                 f.write_str("; it starts after resumeQueue.")
             }
+            Self::LaneHeld(LaneHold { since, reason }) => {
+                write!(
+                    f,
+                    "Its model is held in this run since {}: {reason}; it starts after releaseLane.",
+                    time(since)
+                )
+            }
             Self::RetryAt { at, failures: 0 } => {
                 write!(f, "Its last attempt was lost; it runs again at {}.", time(at))
             }
@@ -161,6 +171,10 @@ mod tests {
             (
                 WaitingReason::QueuePaused { by: None, reason: None },
                 "The whole queue is paused; it starts after resumeQueue.",
+            ),
+            (
+                WaitingReason::LaneHeld(LaneHold { since: at, reason: "5 of its jobs crash".into() }),
+                "Its model is held in this run since 2027-01-15T08:00:00Z: 5 of its jobs crash; it starts after releaseLane.",
             ),
             (
                 WaitingReason::RetryAt { at, failures: 2 },

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::crash::Fingerprint;
 use super::job::{AttemptOutcome, Claim, JobKind};
 
 /// A claimed job with its payload, save what all jobs of its run share.
@@ -97,6 +98,8 @@ pub struct AttemptEnd {
     pub suspect: bool,
     /// Whether the worker died while this was its only job.
     pub alone: bool,
+    /// What the crash looked like, where this job may be its cause.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// One scenario × model of a run, as an analysis reads it.

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::payload::Payload;
+use crate::domain::crash::Cause;
 use crate::domain::job::Claim;
 use crate::domain::{ErrorCode, JobKind};
 
@@ -62,6 +63,8 @@ pub enum Outcome {
         message: String,
         /// No other job was in that process.
         alone: bool,
+        /// The same, for the crash's fingerprint.
+        cause: Cause,
         /// This job may be the cause: run it again alone. Otherwise the cause is known to lie elsewhere.
         suspect: bool,
     },

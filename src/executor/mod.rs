@@ -22,6 +22,7 @@ mod streams;
 mod supervise;
 mod verdict;
 mod worker;
+mod workplace;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,14 +34,16 @@ pub use job::{Finished, Job, Outcome, Stop, StopReason, Stopper, WorkerError};
 pub use payload::{Analysis, Coverage, MESSAGE_MAX_CHARS, Payload, Transcript, Usage};
 pub use settings::Settings;
 
-use crate::domain::ErrorCode;
 use pool::{Placed, Pool};
+use verdict::Died;
 use worker::Worker;
+use workplace::Workplace;
 
 /// Runs jobs. Cheap to share by reference; lives as long as the node.
 #[derive(Debug)]
 pub struct Executor {
     settings: Arc<Settings>,
+    workplace: Arc<Workplace>,
     counters: Arc<Counters>,
     pool: Arc<Pool>,
     probes_alone: Semaphore,
@@ -82,20 +85,36 @@ impl Executor {
     /// An executor without processes: they are started when jobs come.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let workplace = Arc::new(Workplace::new(&settings.work_dir));
         let settings = Arc::new(settings);
         let counters = Arc::new(Counters::default());
         let processes = Gauge::default();
         Self {
-            pool: Pool::new(Arc::clone(&settings), Arc::clone(&counters), processes.clone()),
+            pool: Pool::new(
+                Arc::clone(&settings),
+                Arc::clone(&workplace),
+                Arc::clone(&counters),
+                processes.clone(),
+            ),
             probes_alone: Semaphore::new(settings.one_shot_workers),
             analyses: Semaphore::new(settings.one_shot_workers),
             settings,
+            workplace,
             counters,
             draining: CancellationToken::new(),
             aborts: watch::Sender::new(0),
             runs: Gauge::default(),
             processes,
         }
+    }
+
+    /// Ends processes that dead nodes on this machine have left behind, and makes the directory of this one's workers.
+    /// The first worker's start does the same.
+    ///
+    /// # Errors
+    /// What the operating system says, with the directory's name.
+    pub async fn prepare(&self) -> std::io::Result<()> {
+        self.workplace.open().await
     }
 
     /// Runs one job to its end. Returns when the worker has answered for it or its process is gone.
@@ -164,7 +183,8 @@ impl Executor {
         };
         let _process = self.processes.enter();
         self.counters.one_shots.fetch_add(1, Ordering::Relaxed);
-        one_shot::run(&self.settings, &self.counters, job, self.interrupted(stop), aborts).await
+        let interrupted = self.interrupted(stop);
+        one_shot::run(&self.settings, &self.workplace, &self.counters, job, interrupted, aborts).await
     }
 
     async fn warm(&self, job: &Job, stop: &mut Stop) -> Finished {
@@ -198,12 +218,8 @@ impl Executor {
         };
         guard.armed = false;
         answer.unwrap_or_else(|_| {
-            let message = "the task that supervised the worker ended early".to_owned();
-            let (code, alone, suspect) = (ErrorCode::WorkerCrash, false, false);
-            Finished {
-                worker_pid: worker.pid.get().copied(),
-                ..unsent(job, Outcome::Lost { code, message, alone, suspect })
-            }
+            let lost = Died::unwatched().outcome(false, false);
+            Finished { worker_pid: worker.pid.get().copied(), ..unsent(job, lost) }
         })
     }
 

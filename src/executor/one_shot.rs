@@ -17,8 +17,8 @@ use super::job::{Finished, Job, Outcome, StopReason};
 use super::protocol::{self, Event};
 use super::settings::Settings;
 use super::streams::{ReadEnd, Tail, read_all};
-use super::verdict::{self, Asked};
-use crate::domain::ErrorCode;
+use super::verdict::{self, Asked, Died};
+use super::workplace::Workplace;
 use crate::process::{Group, Pipes};
 
 /// Why the node ended the process.
@@ -36,6 +36,7 @@ enum Cut {
 /// Runs the job; returns when the process is reaped.
 pub(super) async fn run(
     settings: &Settings,
+    workplace: &Workplace,
     counters: &Counters,
     job: &Job,
     interrupted: impl Future<Output = StopReason>,
@@ -47,11 +48,7 @@ pub(super) async fn run(
         stderr_tail: Arc::from(""),
         worker_pid: None,
     };
-    let started = match settings.command(false) {
-        Ok(command) => Group::start(command).await,
-        Err(error) => Err(error),
-    };
-    let (group, pipes) = match started {
+    let (group, pipes, desk) = match workplace.start(settings, false).await {
         Ok(started) => started,
         Err(error) => return unstartable(format!("the worker could not be started: {error}")),
     };
@@ -79,6 +76,7 @@ pub(super) async fn run(
             (None, None)
         }
     };
+    desk.clear().await;
     let output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Finished {
         claim: job.claim,
@@ -176,9 +174,10 @@ fn judge(
         },
         overdue: cut == Some(Cut::Overdue),
     };
-    let lost = |code, message: String| {
-        let message = settings.redact(&message).into_owned();
-        Outcome::Lost { code, message, alone: true, suspect: true }
+    let lost = |mut died: Died| {
+        died.message = settings.redact(&died.message).into_owned();
+        let blames = died.blames;
+        died.outcome(true, blames)
     };
     let heard = listen(settings, counters, job, asked, output);
     match (heard, cut) {
@@ -186,24 +185,12 @@ fn judge(
         (_, Some(Cut::Stop(reason))) => reason.outcome(None),
         (_, Some(Cut::Aborted)) => StopReason::Release.outcome(None),
         (_, Some(Cut::Overdue)) => verdict::timed_out(None),
-        (_, Some(Cut::TooLong)) => {
-            let max = settings.line_max_bytes;
-            lost(
-                ErrorCode::MalformedOutput,
-                format!("the worker wrote more than {max} bytes and was stopped"),
-            )
-        }
+        (_, Some(Cut::TooLong)) => lost(Died::too_long(settings.line_max_bytes)),
         (Heard::Garbage(problem), _) => {
-            lost(ErrorCode::MalformedOutput, format!("the worker gave no answer: {problem}"))
+            lost(Died::malformed(format!("the worker gave no answer: {problem}")))
         }
-        (Heard::Nothing { .. }, Some(Cut::StdoutClosed)) => lost(
-            ErrorCode::MalformedOutput,
-            "the worker closed its stdout without an answer, ran on, and was stopped".to_owned(),
-        ),
-        (Heard::Nothing { unfinished_bytes }, None) => {
-            let (code, message) = verdict::ended(status, unfinished_bytes);
-            lost(code, message)
-        }
+        (Heard::Nothing { .. }, Some(Cut::StdoutClosed)) => lost(Died::silent()),
+        (Heard::Nothing { unfinished_bytes }, None) => lost(verdict::ended(status, unfinished_bytes)),
     }
 }
 

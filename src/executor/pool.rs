@@ -11,6 +11,7 @@ use super::job::{Finished, Job};
 use super::settings::Settings;
 use super::supervise;
 use super::worker::{Death, Ending, Submitted, Worker};
+use super::workplace::Workplace;
 use super::{Counters, Gauge, locked};
 
 /// Where a job went.
@@ -38,6 +39,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Pool {
     settings: Arc<Settings>,
+    workplace: Arc<Workplace>,
     counters: Arc<Counters>,
     processes: Gauge,
     changed: Arc<Notify>,
@@ -45,9 +47,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub fn new(settings: Arc<Settings>, counters: Arc<Counters>, processes: Gauge) -> Arc<Self> {
+    pub fn new(
+        settings: Arc<Settings>,
+        workplace: Arc<Workplace>,
+        counters: Arc<Counters>,
+        processes: Gauge,
+    ) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
-        Arc::new(Self { settings, counters, processes, changed, state: Mutex::default() })
+        Arc::new(Self { settings, workplace, counters, processes, changed, state: Mutex::default() })
     }
 
     /// Gives the job to a worker, waiting for one to start or to have room.
@@ -126,7 +133,7 @@ impl Pool {
         self.counters.starts.fetch_add(1, Ordering::Relaxed);
         let seat = Seat { pool: Arc::clone(self), worker, death: None, _process: self.processes.enter() };
         tokio::spawn(async move {
-            let death = supervise::live(Arc::clone(&seat.worker)).await;
+            let death = supervise::live(Arc::clone(&seat.worker), &seat.pool.workplace).await;
             seat.vacate(death);
         });
     }

@@ -1,12 +1,13 @@
 //! What the executor needs to know, taken from the configuration.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::process::Command;
 
 use crate::config::Config;
+use crate::process::Limits;
 
 /// How workers are started and bounded.
 #[derive(Debug, Clone)]
@@ -39,7 +40,16 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// How long a worker has after SIGTERM.
     pub term_grace: Duration,
+    /// What a one-shot process may use.
+    pub limits: Limits,
+    /// Where workers' private directories are made.
+    pub work_dir: PathBuf,
 }
+
+/// Tells a worker its own directory, and marks what it starts.
+pub(super) const PLACE: &str = "RUNLANE_WORK_DIR";
+
+const MIB: u64 = 1_048_576;
 
 /// Shorter values are no secrets, and blanking them would make messages unreadable.
 const SECRET_MIN_BYTES: usize = 8;
@@ -88,19 +98,34 @@ impl Settings {
             queue_max_bytes: n.worker_queue_max_bytes,
             cancel_grace: Duration::from_millis(n.worker_cancel_grace_ms),
             term_grace: Duration::from_millis(n.worker_term_grace_ms),
+            limits: Limits {
+                memory_bytes: Some(n.worker_memory_max_mb * MIB),
+                cpu_seconds: Some(n.one_shot_cpu_max_seconds),
+                open_files: Some(n.worker_open_files_max),
+                file_bytes: Some(n.worker_file_max_mb * MIB),
+                no_core: true,
+            },
+            work_dir: config.work_dir.clone(),
         }
     }
 
-    /// The command of a worker, without its streams.
+    /// What a process may use: a warm one serves as long as the node, so that no sum of processor time bounds it.
+    pub(super) fn limits(&self, serve: bool) -> Limits {
+        Limits { cpu_seconds: self.limits.cpu_seconds.filter(|_| !serve), ..self.limits }
+    }
+
+    /// The command of a worker that works in `place`, without its streams.
     ///
     /// # Errors
     /// When `worker_command` is empty.
-    pub(super) fn command(&self, serve: bool) -> std::io::Result<Command> {
+    pub(super) fn command(&self, serve: bool, place: &Path) -> std::io::Result<Command> {
         let (program, arguments) = self.worker_command.split_first().ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::InvalidInput, "the worker command is empty")
         })?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
+        // What it leaves behind goes with its directory, and what it starts is known by the variable.
+        command.current_dir(place).env("TMPDIR", place).env(PLACE, place);
         if serve {
             command.args(&self.serve_arguments);
         }
@@ -126,7 +151,7 @@ impl Settings {
 }
 
 /// A path with a directory is made absolute without following links: a virtual environment's interpreter is one.
-fn program(python: &std::path::Path) -> PathBuf {
+fn program(python: &Path) -> PathBuf {
     if python.components().count() > 1 {
         std::path::absolute(python).unwrap_or_else(|_| python.to_owned())
     } else {

@@ -9,16 +9,13 @@ use nix::sys::signal::Signal;
 
 use super::streams::{ReadEnd, read_lines};
 use super::worker::{Death, Ending, Worker};
+use super::workplace::Workplace;
 use crate::process::{Group, Pipes};
 
 /// Starts the process and stays with it until it is reaped and every job of it has its outcome.
-pub(super) async fn live(worker: Arc<Worker>) -> Death {
+pub(super) async fn live(worker: Arc<Worker>, workplace: &Workplace) -> Death {
     let guard = Undertaker(&worker);
-    let started = match worker.settings.command(true) {
-        Ok(command) => Group::start(command).await,
-        Err(error) => Err(error),
-    };
-    let (mut group, pipes) = match started {
+    let (mut group, pipes, desk) = match workplace.start(&worker.settings, true).await {
         Ok(started) => started,
         Err(error) => {
             return Death { barren: true, message: format!("the worker could not be started: {error}") };
@@ -40,6 +37,7 @@ pub(super) async fn live(worker: Arc<Worker>) -> Death {
     if !pumps.is_terminated() && tokio::time::timeout(worker.settings.term_grace, pumps).await.is_err() {
         tracing::warn!(pid, "a worker is gone, but something that it started keeps its streams open");
     }
+    desk.clear().await;
     std::mem::forget(guard);
     worker.bury(status, by_itself)
 }
@@ -97,9 +95,7 @@ async fn pump(worker: &Worker, Pipes { stdin, stdout, stderr }: Pipes) {
     let reading = async {
         match read_lines(stdout, max_bytes, |line| worker.hear(line)).await {
             Ok(ReadEnd::Eof { rest }) => worker.end(Ending::StdoutClosed { rest }),
-            Ok(ReadEnd::TooLong) => {
-                worker.end(Ending::Malformed(format!("it wrote a line of more than {max_bytes} bytes")));
-            }
+            Ok(ReadEnd::TooLong) => worker.end(Ending::TooLong(max_bytes)),
             Ok(ReadEnd::Stopped) => {}
             Err(error) => worker.end(Ending::Malformed(format!("its stdout cannot be read: {error}"))),
         }

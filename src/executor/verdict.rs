@@ -10,6 +10,7 @@ use super::payload;
 use super::protocol::Body;
 use super::settings::Settings;
 use super::worker::Ending;
+use crate::domain::crash::Cause;
 use crate::domain::{ErrorCode, JobKind};
 
 /// What the node asked of a job's worker before it heard of the job's end.
@@ -62,66 +63,108 @@ pub(super) fn timed_out(usage: Option<Box<RawValue>>) -> Outcome {
     })
 }
 
-/// How a process ended that nobody ended, as code and text.
-pub(super) fn ended(status: Option<ExitStatus>, unfinished_bytes: usize) -> (ErrorCode, String) {
+/// What the end of a process means for the jobs that were in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Died {
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+    pub cause: Cause,
+    /// Whether the jobs in flight may be the cause.
+    pub blames: bool,
+}
+
+impl Died {
+    fn by_node(code: ErrorCode, reason: &'static str, message: String) -> Self {
+        Self { code, message, cause: Cause::Node(reason), blames: true }
+    }
+
+    /// It wrote what is no answer, as `problem` says.
+    pub(super) fn malformed(problem: String) -> Self {
+        Self::by_node(ErrorCode::MalformedOutput, "malformed output", problem)
+    }
+
+    /// It wrote more than it may.
+    pub(super) fn too_long(max_bytes: usize) -> Self {
+        let message = format!("the worker wrote more than {max_bytes} bytes and was stopped");
+        Self::by_node(ErrorCode::MalformedOutput, "endless output", message)
+    }
+
+    /// It closed its stdout and ran on.
+    pub(super) fn silent() -> Self {
+        let message = "the worker closed its stdout without an answer, ran on, and was stopped".to_owned();
+        Self::by_node(ErrorCode::MalformedOutput, "closed stdout", message)
+    }
+
+    /// The task that watched it is gone.
+    pub(super) fn unwatched() -> Self {
+        let message = "the task that supervised the worker ended early".to_owned();
+        Self { blames: false, ..Self::by_node(ErrorCode::WorkerCrash, "unobserved end", message) }
+    }
+
+    /// The outcome of a job that was in it, and had it to itself if `alone`.
+    pub(super) fn outcome(self, alone: bool, suspect: bool) -> Outcome {
+        let Self { code, message, cause, blames: _ } = self;
+        Outcome::Lost { code, message, alone, cause, suspect }
+    }
+}
+
+/// How a process ended that nobody ended.
+pub(super) fn ended(status: Option<ExitStatus>, unfinished_bytes: usize) -> Died {
     let unfinished = match unfinished_bytes {
         0 => String::new(),
         n => format!(", in the middle of a message of which {n} bytes were written"),
     };
-    match status {
-        None => (ErrorCode::WorkerCrash, "the worker's end could not be observed".to_owned()),
-        Some(status) if status.success() => {
-            (ErrorCode::MalformedOutput, format!("the worker exited with 0 but gave no answer{unfinished}"))
+    let Some(status) = status else {
+        let message = "the worker's end could not be observed".to_owned();
+        return Died { blames: false, ..Died::by_node(ErrorCode::WorkerCrash, "unobserved end", message) };
+    };
+    let (code, how, cause) = match (status.signal(), status.code()) {
+        (None, Some(0)) => {
+            (ErrorCode::MalformedOutput, "exited with 0 but gave no answer".to_owned(), Cause::Exit(0))
         }
-        Some(status) => {
-            let how = match (status.signal(), status.code()) {
-                (Some(number), _) => match nix::sys::signal::Signal::try_from(number) {
-                    Ok(signal) => format!("was killed by {signal}"),
-                    Err(_) => format!("was killed by signal {number}"),
-                },
-                (None, code) => format!("exited with {}", code.unwrap_or_default()),
+        (Some(number), _) => {
+            let name = nix::sys::signal::Signal::try_from(number)
+                .map_or_else(|_| format!("signal {number}"), |signal| signal.to_string());
+            let why = if name == "SIGXCPU" {
+                ": it used more processor time than RUNLANE_ONE_SHOT_CPU_MAX_SECONDS allows"
+            } else {
+                ""
             };
-            (ErrorCode::WorkerCrash, format!("the worker {how}{unfinished}"))
+            (ErrorCode::WorkerCrash, format!("was killed by {name}{why}"), Cause::Signal(name))
         }
-    }
-}
-
-/// What the death of a warm worker means for the jobs left in it: code, message, and whether the jobs in flight may be the cause.
-pub(super) fn died(
-    cause: Option<&Ending>,
-    status: Option<ExitStatus>,
-    by_itself: bool,
-) -> (ErrorCode, String, bool) {
-    use ErrorCode::{MalformedOutput, Protocol, WorkerCrash};
-    let text = match cause {
-        Some(Ending::Malformed(problem)) => {
-            return (MalformedOutput, format!("the worker was stopped: {problem}"), true);
-        }
-        Some(Ending::StdoutClosed { .. }) if !by_itself => {
-            let message = "the worker closed its stdout, ran on, and was stopped".to_owned();
-            return (MalformedOutput, message, true);
-        }
-        Some(Ending::StdinClosed) if !by_itself => {
-            let message = "the worker closed its stdin, ran on, and was stopped".to_owned();
-            return (Protocol, message, true);
-        }
-        Some(Ending::Unresponsive { .. }) => "did not answer for an overdue job",
-        Some(Ending::CancelIgnored) => {
-            let message = "the worker did not answer the cancel of another job and was stopped".to_owned();
-            return (WorkerCrash, message, false);
-        }
-        Some(Ending::NoHello) => "did not say hello in time",
-        Some(Ending::Retired | Ending::Aborted) => "is not needed any more",
-        Some(Ending::StdoutClosed { rest }) => {
-            let (code, message) = ended(status, *rest);
-            return (code, message, true);
-        }
-        Some(Ending::StdinClosed) | None => {
-            let (code, message) = ended(status, 0);
-            return (code, message, status.is_some());
+        (None, code) => {
+            let code = code.unwrap_or_default();
+            (ErrorCode::WorkerCrash, format!("exited with {code}"), Cause::Exit(code))
         }
     };
-    (WorkerCrash, format!("the worker {text} and was stopped"), true)
+    Died { code, message: format!("the worker {how}{unfinished}"), cause, blames: true }
+}
+
+/// What the death of a warm worker means for the jobs left in it.
+pub(super) fn died(cause: Option<&Ending>, status: Option<ExitStatus>, by_itself: bool) -> Died {
+    use ErrorCode::{Protocol, WorkerCrash};
+    let text = match cause {
+        Some(Ending::Malformed(problem)) => {
+            return Died::malformed(format!("the worker was stopped: {problem}"));
+        }
+        Some(Ending::TooLong(max_bytes)) => return Died::too_long(*max_bytes),
+        Some(Ending::StdoutClosed { .. }) if !by_itself => return Died::silent(),
+        Some(Ending::StdinClosed) if !by_itself => {
+            let message = "the worker closed its stdin, ran on, and was stopped".to_owned();
+            return Died::by_node(Protocol, "closed stdin", message);
+        }
+        Some(Ending::CancelIgnored) => {
+            let message = "the worker did not answer the cancel of another job and was stopped".to_owned();
+            return Died { blames: false, ..Died::by_node(WorkerCrash, "ignored cancel", message) };
+        }
+        Some(Ending::Unresponsive { .. }) => "did not answer for an overdue job",
+        Some(Ending::NoHello) => "did not say hello in time",
+        Some(Ending::Retired | Ending::Aborted) => "is not needed any more",
+        Some(Ending::StdoutClosed { rest }) => return Died { blames: true, ..ended(status, *rest) },
+        Some(Ending::StdinClosed) | None => return ended(status, 0),
+    };
+    Died::by_node(WorkerCrash, text, format!("the worker {text} and was stopped"))
 }
 
 #[cfg(test)]
@@ -130,7 +173,10 @@ mod tests {
 
     #[test]
     fn an_end_is_told_by_signal_or_code() {
-        let told = |raw, bytes| ended(Some(ExitStatus::from_raw(raw)), bytes);
+        let told = |raw, bytes| {
+            let died = ended(Some(ExitStatus::from_raw(raw)), bytes);
+            (died.code, died.message)
+        };
         assert_eq!(told(9, 0), (ErrorCode::WorkerCrash, "the worker was killed by SIGKILL".into()));
         assert_eq!(told(3 << 8, 0), (ErrorCode::WorkerCrash, "the worker exited with 3".into()));
         let (code, message) = told(0, 7);

@@ -15,16 +15,18 @@ use super::job::{Finished, Job, Outcome, StopReason};
 use super::protocol::{self, Body, Event};
 use super::settings::Settings;
 use super::streams::Tail;
-use super::verdict::{self, Asked};
+use super::verdict::{self, Asked, Died};
 use super::{Counters, locked};
+use crate::domain::JobKind;
 use crate::domain::job::Claim;
-use crate::domain::{ErrorCode, JobKind};
 
 /// Why a worker ends. The first reason stands.
 #[derive(Debug, Clone)]
 pub(super) enum Ending {
     /// It wrote what is no message.
     Malformed(String),
+    /// It wrote a longer line than this.
+    TooLong(usize),
     /// It closed its stdout, perhaps by exiting; `rest` bytes of a message were left over.
     StdoutClosed { rest: usize },
     /// It closed its stdin, perhaps by exiting.
@@ -317,8 +319,7 @@ impl Worker {
         drop(state);
         let outcome =
             verdict::answered(&self.settings, entry.kind, entry.asked, body).unwrap_or_else(|problem| {
-                let message = self.settings.redact(&problem).into_owned();
-                Outcome::Lost { code: ErrorCode::MalformedOutput, message, alone, suspect: true }
+                Died::malformed(self.settings.redact(&problem).into_owned()).outcome(alone, true)
             });
         self.reply(entry, outcome);
     }
@@ -377,7 +378,7 @@ impl Worker {
         };
         let (cause, settled) = (state.ending.clone(), state.settled);
         drop(state);
-        let (code, message, blames) = verdict::died(cause.as_ref(), status, by_itself);
+        let died = verdict::died(cause.as_ref(), status, by_itself);
         let on_purpose = matches!(cause, Some(Ending::Retired | Ending::Aborted | Ending::CancelIgnored));
         for (seen, entry) in left {
             let outcome = match (&cause, entry.asked.stop) {
@@ -386,15 +387,13 @@ impl Worker {
                 (Some(Ending::Unresponsive { alone: true }), None) if entry.asked.overdue => {
                     verdict::timed_out(None)
                 }
-                _ => Outcome::Lost {
-                    code,
-                    message: message.clone(),
-                    alone: seen && seen_count == 1,
-                    suspect: seen && blames,
-                },
+                _ => died.clone().outcome(seen && seen_count == 1, seen && died.blames),
             };
             self.reply(entry, outcome);
         }
-        Death { barren: !on_purpose && (!said_hello || (settled == 0 && seen_count == 0)), message }
+        Death {
+            barren: !on_purpose && (!said_hello || (settled == 0 && seen_count == 0)),
+            message: died.message,
+        }
     }
 }

@@ -106,6 +106,11 @@ impl Job {
         self.0.finished_at
     }
 
+    /// When it went into the archive, with its attempts and transcript, where it reads as before; null before.
+    async fn archived_at(&self) -> Option<DateTime<Utc>> {
+        self.0.archived_at
+    }
+
     /// What went wrong last, also while it waits for its next attempt.
     async fn error(&self) -> Option<JobError> {
         self.0.error.clone().map(JobError::from)
@@ -179,6 +184,9 @@ pub(super) struct Attempt {
     error_message: Option<String>,
     /// The end of what the worker wrote to stderr.
     stderr_tail: Option<String>,
+    /// What the crash looked like, where this job may be its cause: 16 hexadecimal digits and some words. Crashes of one
+    /// origin have the same.
+    fingerprint: Option<String>,
     /// How long it took, in milliseconds; null while it runs.
     duration_ms: Option<i64>,
 }
@@ -194,6 +202,7 @@ impl From<view::Attempt> for Attempt {
             error_code: attempt.error_code,
             error_message: attempt.error_message,
             stderr_tail: attempt.stderr_tail,
+            fingerprint: attempt.fingerprint,
             duration_ms: attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds()),
         }
     }

@@ -10,6 +10,7 @@ mod connection;
 mod context;
 mod dead_letter;
 mod definition;
+mod deletion;
 mod enums;
 mod error;
 mod filters;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::context::ContextExt;
 use super::dead_letter::{DeadLetter, DeadLetterFilter, DeadLetterResolution, RedriveReport};
 use super::definition::Definition;
+use super::deletion::Deletion;
 use super::enums::{AnalysisKind, CancelMode, RunPriority};
 use super::inputs::{CreateDefinitionInput, StartRunInput};
 use super::job::Job;
@@ -69,9 +70,37 @@ impl Mutation {
         Ok(ctx.service()?.retry_failed_jobs(ctx.requester()?, &run_id).await?.into())
     }
 
+    /// Lets the probes of one model of a run start again that are held because too many crashed in the same way. Crashes
+    /// are counted anew from then on. Nothing changes where none are held.
+    async fn release_lane(
+        &self,
+        ctx: &Context<'_>,
+        run_id: ID,
+        #[graphql(desc = "As in the run's `models`.")] model_id: String,
+    ) -> Result<Run> {
+        Ok(ctx.service()?.release_lane(ctx.requester()?, &run_id, &model_id).await?.into())
+    }
+
     /// Has an analysis of a run computed, anew if there is one. Nothing changes while it waits or runs already.
     async fn start_analysis(&self, ctx: &Context<'_>, run_id: ID, kind: AnalysisKind) -> Result<Run> {
         Ok(ctx.service()?.start_analysis(ctx.requester()?, &run_id, kind.into()).await?.into())
+    }
+
+    /// Deletes a run that has ended: hidden at once, with its jobs and results, and removed for good after a while. For
+    /// whoever started it, and for admins.
+    async fn delete_run(&self, ctx: &Context<'_>, id: ID) -> Result<Deletion> {
+        Ok(ctx.service()?.delete_run(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Shows a deleted run again, until it is removed for good; for admins.
+    async fn restore_run(&self, ctx: &Context<'_>, id: ID) -> Result<Run> {
+        Ok(ctx.service()?.restore_run(ctx.requester()?, &id).await?.into())
+    }
+
+    /// Deletes this version of a definition: hidden at once, and removed for good when no run of it is left. Its runs
+    /// stay, with what they asked; none of them may still be open. For whoever created it, and for admins.
+    async fn delete_definition(&self, ctx: &Context<'_>, id: ID) -> Result<Deletion> {
+        Ok(ctx.service()?.delete_definition(ctx.requester()?, &id).await?.into())
     }
 
     /// Cancels a job that waits, or asks the worker of one that runs to stop.

@@ -298,11 +298,18 @@ pub(super) struct ModelProgress {
     failed: i64,
     /// Will not run.
     cancelled: i64,
+    /// Why none of them starts: too many crashed in the same way. `releaseLane` lets them go on. Null while they may.
+    held_because: Option<String>,
+    /// Since when none of them starts.
+    held_at: Option<DateTime<Utc>>,
 }
 
 impl From<&view::ModelProgress> for ModelProgress {
     fn from(progress: &view::ModelProgress) -> Self {
         let view::Counts { total, pending, active, completed, failed, cancelled } = progress.counts;
-        Self { model_id: progress.model.clone(), total, pending, active, completed, failed, cancelled }
+        let (held_because, held_at) =
+            progress.hold.as_ref().map(|hold| (hold.reason.clone(), hold.since)).unzip();
+        let model_id = progress.model.clone();
+        Self { model_id, total, pending, active, completed, failed, cancelled, held_because, held_at }
     }
 }

@@ -1,7 +1,6 @@
 //! Tidying up, in small steps that no claim has to wait for: one node at a time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::leader::lead;
 use super::session::Session;
@@ -13,7 +12,7 @@ const BATCH: i64 = 2_000;
 
 /// Tidies up at every interval while this node leads, until the session is over.
 pub async fn tidy(session: Arc<Session>) {
-    let interval = Duration::from_millis(session.parts.config.numbers.maintenance_interval_ms);
+    let interval = session.parts.config.archive.interval;
     lead(session, Duty::Maintenance, interval, tidy_once).await;
 }
 

@@ -3,6 +3,7 @@
 //! A process is one node at a time: a session with an id and a lease. A session whose lease was lost stops
 //! its workers and is followed by a new one, under a new id, so that nothing of the old one can be taken for its own.
 
+mod archive;
 mod claiming;
 mod inflight;
 mod leader;

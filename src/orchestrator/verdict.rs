@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use crate::config::KindPolicy;
+use crate::domain::crash::{Cause, Fingerprint};
 use crate::domain::work::{AttemptEnd, AttemptError, Work};
 use crate::domain::{AttemptOutcome, Consequence, ErrorCode};
 use crate::executor::{Finished, Outcome, Payload, WorkerError};
@@ -31,6 +32,7 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
         result: None,
         suspect: false,
         alone: false,
+        fingerprint: None,
     };
     match finished.outcome {
         Outcome::Completed(Payload::Transcript(transcript)) => {
@@ -42,12 +44,24 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
             return end;
         }
         Outcome::Failed(error) => failed(work, error, rules, rng, &mut end),
-        Outcome::Lost { code, message, alone, suspect } => {
-            let gives_up = alone && work.losses_alone.saturating_add(1) >= rules.crash_loop_losses;
+        Outcome::Lost { code, message, alone, cause, suspect } => {
+            // Whoever is known not to be the cause is not blamed for having been there alone.
+            let alone = alone && suspect;
+            let losses = work.losses_alone.saturating_add(1);
+            let gives_up = alone && losses >= rules.crash_loop_losses;
+            let fingerprint = suspect.then(|| Fingerprint::of(&cause, &stderr, work.model.as_deref()));
+            let message = match &fingerprint {
+                Some(fingerprint) if gives_up => format!(
+                    "crash loop: {losses} workers were lost with this job alone in them; the last time {message} (fingerprint {})",
+                    fingerprint.hash()
+                ),
+                _ => message,
+            };
             end.outcome = if gives_up { AttemptOutcome::Failed } else { AttemptOutcome::Lost };
             end.error = Some(AttemptError { code, message, retryable: !gives_up });
             end.suspect = suspect;
             end.alone = alone;
+            end.fingerprint = fingerprint;
         }
         Outcome::Cancelled { usage } => {
             end.outcome = AttemptOutcome::Cancelled;
@@ -135,6 +149,7 @@ pub fn panicked(work: &Work, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
         code: ErrorCode::WorkerCrash,
         message: "the node's task for this attempt ended in a panic".to_owned(),
         alone: true,
+        cause: Cause::Node("a panic of the node's task"),
         suspect: true,
     };
     judge(work, Finished { claim: work.claim, outcome, stderr_tail: "".into(), worker_pid: None }, rules, rng)

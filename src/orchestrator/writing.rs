@@ -61,11 +61,12 @@ async fn replace(session: &Session, ending: Ending, refused: &Error) {
 /// Records a batch in one transaction, for as long as it takes or until the lease is lost.
 async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> {
     let store = &session.parts.store;
+    let hold_jobs = session.parts.config.numbers.crash_hold_jobs;
     let ends: Vec<_> = batch.iter().map(|e| e.end.clone()).collect();
     let mut pause = RETRY_FIRST;
     let mut answer_lost = false;
     loop {
-        match store.end_attempts(session.node, &ends).await {
+        match store.end_attempts(session.node, &ends, hold_jobs).await {
             Ok(ended) => {
                 settle(session, batch, &ended, answer_lost).await;
                 return Ok(());

@@ -6,9 +6,10 @@ use super::access::{not_found, parse_id, require_writer};
 use super::{Entity, Error, Result, Service};
 use crate::domain::job::JobValidationError;
 use crate::domain::run::Permission;
+use crate::domain::validation::{ValidationErrors, shorten};
 use crate::domain::view::{Job, Run};
 use crate::domain::{CancelMode, JobKind, Requester, RunAction, RunPriority};
-use crate::store::{JobChange, JobHead, RunChange, RunHead};
+use crate::store::{JobChange, JobHead, Released, RunChange, RunHead};
 
 impl Service {
     /// Lets no further job of a run start.
@@ -63,6 +64,29 @@ impl Service {
     /// FORBIDDEN, NOT_FOUND, RUN_STATE_ERROR.
     pub async fn start_analysis(&self, requester: &Requester, id: &str, kind: JobKind) -> Result<Run> {
         self.control_run(requester, id, RunAction::StartAnalysis, RunChange::StartAnalysis(kind)).await
+    }
+
+    /// Lets the probes of one model of a run start again that were held for their crashes.
+    ///
+    /// # Errors
+    /// FORBIDDEN, NOT_FOUND, VALIDATION_ERROR for a model that the run does not have.
+    pub async fn release_lane(&self, requester: &Requester, id: &str, model: &str) -> Result<Run> {
+        require_writer(requester)?;
+        let run_id: Uuid = parse_id(Entity::Run, id)?;
+        let (who, asked) = (requester.clone(), id.to_owned());
+        let store = self.store.acting_for(requester);
+        let outcome = store.release_lane(run_id, model, move |run| allow_owner(&who, run, &asked)).await;
+        match outcome.map_err(|e| self.failed(e))?.ok_or_else(|| not_found(Entity::Run, id))?? {
+            Released::NoSuchModel => {
+                let message =
+                    format!("{} is no model of this run: give one of the run's `models`.", shorten(model));
+                return Err(ValidationErrors::one("modelId", message).into());
+            }
+            Released::Lane { was_held } => {
+                tracing::info!(run_id = %run_id, model, was_held, by = requester.subject, "lane released");
+            }
+        }
+        self.run(requester, id).await?.ok_or_else(|| not_found(Entity::Run, id))
     }
 
     async fn control_run(
@@ -120,11 +144,14 @@ impl Service {
 
 /// Whether `who` may do this to the run as it is now.
 fn allow_run(who: &Requester, run: &RunHead, action: RunAction, asked: &str) -> Result<()> {
-    if !who.may_control(&run.created_by) {
-        return Err(not_found(Entity::Run, asked));
-    }
+    allow_owner(who, run, asked)?;
     run.status.allow(action)?;
     Ok(())
+}
+
+/// Whether the run is `who`'s to control; another user's does not exist for them.
+fn allow_owner(who: &Requester, run: &RunHead, asked: &str) -> Result<()> {
+    if who.may_control(&run.created_by) { Ok(()) } else { Err(not_found(Entity::Run, asked)) }
 }
 
 /// Whether `who` may do this to the job as it is now.

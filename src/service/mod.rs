@@ -7,6 +7,7 @@ mod access;
 mod control;
 mod dead_letters;
 mod definitions;
+mod deletion;
 mod error;
 mod history;
 mod jobs;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 
+pub use deletion::Deletion;
 pub use error::{Entity, Error, Result};
 pub use start::Started;
 

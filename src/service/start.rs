@@ -47,17 +47,30 @@ impl Service {
             if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
         let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids)?;
 
-        let (id, is_new) =
-            match self.store.acting_for(requester).insert_run(&insert).await.map_err(|e| self.failed(e))? {
-                Inserted::Created => (insert.id, true),
-                Inserted::Exists { id, input_hash } if input_hash == insert.input_hash => (id, false),
-                Inserted::Exists { id, .. } => {
-                    return Err(Error::Conflict(format!(
-                        "The idempotencyKey was used before, with another input, and started the run {id}: \
+        let (id, is_new) = match self
+            .store
+            .acting_for(requester)
+            .insert_run(&insert)
+            .await
+            .map_err(|e| self.failed(e))?
+        {
+            Inserted::Created => (insert.id, true),
+            Inserted::NoDefinition => return Err(not_found(Entity::Definition, &asked)),
+            Inserted::Exists { is_deleted: true, .. } => {
+                return Err(Error::Conflict(
+                    "The idempotencyKey belongs to a run that has been deleted: give another key, or ask an admin \
+                     to restore the run."
+                        .to_owned(),
+                ));
+            }
+            Inserted::Exists { id, input_hash, .. } if input_hash == insert.input_hash => (id, false),
+            Inserted::Exists { id, .. } => {
+                return Err(Error::Conflict(format!(
+                    "The idempotencyKey was used before, with another input, and started the run {id}: \
                      give another key, or the same input."
-                    )));
-                }
-            };
+                )));
+            }
+        };
         // The creator sees what it created.
         let found = self.store.run(id).await.map_err(|e| self.failed(e))?;
         let run = found.ok_or_else(|| not_found(Entity::Run, &id.to_string()))?;

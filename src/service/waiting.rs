@@ -12,6 +12,9 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     if let Some(pause) = facts.queue_pause {
         return WaitingReason::QueuePaused { by: pause.by, reason: pause.reason };
     }
+    if let Some(hold) = facts.hold {
+        return WaitingReason::LaneHeld(hold);
+    }
     if let Some(at) = facts.not_before {
         let failures = u32::from(facts.failures.unsigned_abs());
         return match facts.error_code.as_deref() {
@@ -46,6 +49,7 @@ mod tests {
 
     use super::*;
     use crate::domain::JobKind;
+    use crate::domain::crash::LaneHold;
     use crate::store::{QueuePause, RunPause};
 
     fn free() -> WaitingFacts {
@@ -56,6 +60,7 @@ mod tests {
             model: Some("mock/echo".to_owned()),
             run_pause: None,
             queue_pause: None,
+            hold: None,
             not_before: None,
             error_code: None,
             failures: 0,
@@ -92,6 +97,8 @@ mod tests {
         assert_eq!(reason(facts.clone()), WaitingReason::RetryAt { at, failures: 1 });
         facts.error_code = Some("rate_limit".to_owned());
         assert_eq!(reason(facts.clone()), WaitingReason::ThrottledUntil { at });
+        facts.hold = Some(LaneHold { since: at, reason: "crashes".to_owned() });
+        assert!(matches!(reason(facts.clone()), WaitingReason::LaneHeld(_)));
         facts.queue_pause = Some(QueuePause { by: Some("ada".to_owned()), reason: None });
         assert!(matches!(reason(facts.clone()), WaitingReason::QueuePaused { .. }));
         facts.run_pause = Some(RunPause { since: at });

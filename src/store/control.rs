@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{job_facts, record_job_change, record_run_change, run_facts};
+use super::retry::retry_failed;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::{CancelMode, JobKind, JobState, RunStatus};
@@ -137,21 +138,36 @@ impl Store {
                 // All lanes of the run: a retry may reopen them.
                 let lanes = sqlx::query!(
                     r#"select l.id, l.run_id, l.kind::text as "kind!", l.is_open,
-                              l.id = (select j.lane_id from job j where j.id = $1) as "is_its_own!"
+                              l.id = (select j.lane_id from any_job j where j.id = $1) as "is_its_own!"
                          from lane l
-                        where l.run_id = (select o.run_id from job j join lane o on o.id = j.lane_id where j.id = $1)
+                        where l.run_id = (select o.run_id from any_job j join lane o on o.id = j.lane_id
+                                           where j.id = $1)
                         order by l.id for update"#,
                     id
                 )
                 .fetch_all(&mut *c)
                 .await?;
                 let Some(lane) = lanes.into_iter().find(|l| l.is_its_own) else { return Ok(None) };
-                let state = sqlx::query_scalar!(
+                // An archived job needs no lock of its own: nobody takes it out of the archive without its lane.
+                let hot = sqlx::query_scalar!(
                     r#"select state::text as "state!" from job where id = $1 for update"#,
                     id
                 )
-                .fetch_one(&mut *c)
+                .fetch_optional(&mut *c)
                 .await?;
+                let state = match hot {
+                    Some(state) => Some(state),
+                    None => {
+                        sqlx::query_scalar!(
+                            r#"select state::text as "state!" from archived_job where id = $1"#,
+                            id
+                        )
+                        .fetch_optional(&mut *c)
+                        .await?
+                    }
+                };
+                // Purged between the two looks.
+                let Some(state) = state else { return Ok(None) };
                 let Some(run) = lock_run(c, lane.run_id).await? else { return Ok(None) };
                 let state = match state.parse()? {
                     JobState::Pending if !lane.is_open => JobState::Cancelled,
@@ -187,9 +203,9 @@ pub(super) async fn wake(c: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
+pub(super) async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
     let row =
-        sqlx::query!(r#"select status::text as "status!", created_by from run where id = $1 for update"#, id)
+        sqlx::query!(r#"select status::text as "status!", created_by from run where id = $1 and deleted_at is null for update"#, id)
             .fetch_optional(c)
             .await?;
     row.map(|r| Ok(RunHead { id, status: r.status.parse()?, created_by: r.created_by })).transpose()
@@ -206,7 +222,9 @@ async fn apply(c: &mut PgConnection, run: &RunHead, change: RunChange) -> Result
         RunChange::SetPriority(priority) => set_priority(c, run.id, priority).await,
         RunChange::RetryFailed => {
             let lanes = sqlx::query_scalar!(
-                "select id from lane where run_id = $1 and kind = 'probe:scenario' and failed > 0 order by id",
+                // What has been purged cannot be retried.
+                "select id from lane
+                  where run_id = $1 and kind = 'probe:scenario' and failed > purged_failed order by id",
                 run.id
             )
             .fetch_all(&mut *c)
@@ -294,6 +312,7 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
     sqlx::query!(
         "update lane
             set cancelled = cancelled + pending, pending = 0, is_live = active > 0, is_paused = false,
+                held_at = null, hold_reason = null, hold_fingerprint = null,
                 is_open = kind <> 'probe:scenario',
                 closed_at = case when kind = 'probe:scenario' then clock_timestamp() end,
                 is_settled = kind <> 'probe:scenario' or pending = 0,
@@ -349,32 +368,4 @@ async fn cancel_waiting_job(c: &mut PgConnection, job: &JobHead, lane: i64) -> R
         sqlx::query!("select finish_runs(array[$1::uuid])", job.run.id).fetch_one(c).await?;
     }
     Ok(())
-}
-
-/// Makes the failed jobs of these lanes (or the one job) wait again, and reopens a finished run of probes.
-async fn retry_failed(
-    c: &mut PgConnection,
-    run: &RunHead,
-    lanes: &[i64],
-    job: Option<&JobHead>,
-) -> Result<()> {
-    let of_probes = job.is_none_or(|j| !j.kind.is_analysis());
-    if of_probes && run.status == RunStatus::Failed {
-        sqlx::query_file!("src/store/sql/reopen_lanes.sql", run.id).execute(&mut *c).await?;
-    }
-    sqlx::query_file!("src/store/sql/retry_failed.sql", lanes, job.map(|j| j.id)).execute(&mut *c).await?;
-    sqlx::query!("delete from lane_error where lane_id = any ($1) and failed = 0", lanes)
-        .execute(&mut *c)
-        .await?;
-    if of_probes && matches!(run.status, RunStatus::Completed | RunStatus::Failed) {
-        sqlx::query!(
-            "update run
-                set status = 'RUNNING', completed_at = null, updated_at = clock_timestamp(), version = version + 1
-              where id = $1",
-            run.id
-        )
-        .execute(&mut *c)
-        .await?;
-    }
-    wake(c).await
 }

@@ -108,7 +108,7 @@ impl Store {
         let definitions = sqlx::query_as!(
             Definition,
             "select id, seq, name, version, content, scenario_count, created_by, created_at
-               from definition where id = any($1)",
+               from definition where id = any($1) and deleted_at is null",
             ids
         )
         .fetch_all(&self.pool)
@@ -135,7 +135,7 @@ impl Store {
             Definition,
             "select id, seq, name, version, content, scenario_count, created_by, created_at
                from definition
-              where seq < $1 and ($2::text is null or name ilike $2)
+              where deleted_at is null and seq < $1 and ($2::text is null or name ilike $2)
               order by seq desc
               limit $3",
             page.after.unwrap_or(i64::MAX),
@@ -147,7 +147,8 @@ impl Store {
         let total = if page.count {
             let counted = sqlx::query_scalar!(
                 r#"select count(*) as "count!"
-                     from (select from definition where $1::text is null or name ilike $1 limit $2) as counted"#,
+                     from (select from definition
+                            where deleted_at is null and ($1::text is null or name ilike $1) limit $2) as counted"#,
                 pattern,
                 count_max + 1
             )

@@ -33,6 +33,7 @@ struct Row {
     error_code: Option<String>,
     error_message: Option<String>,
     stderr_tail: Option<String>,
+    fingerprint: Option<String>,
 }
 
 impl TryFrom<Row> for HistoryEntry {
@@ -49,6 +50,7 @@ impl TryFrom<Row> for HistoryEntry {
                 error_code: row.error_code,
                 error_message: row.error_message,
                 stderr_tail: row.stderr_tail,
+                fingerprint: row.fingerprint,
             }),
             _ => None,
         };
@@ -117,7 +119,8 @@ fn entries(of: HistoryOf, after: Option<HistoryKey>) -> QueryBuilder<Postgres> {
             select a.at, 0 as source, a.id, 0 as number, a.action, a.actor, a.role, a.request_id, a.subject_kind,
                    a.subject_id, a.run_id, a.before, a.after, a.note, null::uuid as node_id,
                    null::timestamptz as started_at, null::timestamptz as ended_at, null as outcome,
-                   null as error_code, null as error_message, null as stderr_tail
+                   null as error_code, null as error_message, null as stderr_tail,
+                   null as fingerprint
               from audit a
              where ",
     );
@@ -127,7 +130,7 @@ fn entries(of: HistoryOf, after: Option<HistoryKey>) -> QueryBuilder<Postgres> {
         " union all
             select w.started_at, 1, w.job_id, w.number, 'attempt.claimed', 'system', null, null, 'job', w.job_id::text,
                    w.run_id, null, null, null, w.node_id, w.started_at, w.ended_at, w.outcome, w.error_code,
-                   w.error_message, w.stderr_tail
+                   w.error_message, w.stderr_tail, w.fingerprint
               from work w
              where true",
     );
@@ -136,7 +139,7 @@ fn entries(of: HistoryOf, after: Option<HistoryKey>) -> QueryBuilder<Postgres> {
         " union all
             select w.ended_at, 2, w.job_id, w.number, 'attempt.' || w.outcome, 'system', null, null, 'job',
                    w.job_id::text, w.run_id, null, null, null, w.node_id, w.started_at, w.ended_at, w.outcome,
-                   w.error_code, w.error_message, w.stderr_tail
+                   w.error_code, w.error_message, w.stderr_tail, w.fingerprint
               from work w
              where w.ended_at is not null",
     );
@@ -159,8 +162,9 @@ fn push_work(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
     };
     query.push(
         "select a.job_id, a.number, a.node_id, a.started_at, a.ended_at, a.outcome::text as outcome, a.error_code,
-                a.error_message, a.stderr_tail, l.run_id
-           from lane l join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+                a.error_message, a.stderr_tail, a.fingerprint, l.run_id
+           from lane l join any_job j on j.lane_id = l.id
+          cross join lateral (select t.* from any_attempt t where t.job_id = j.id offset 0) as a
           where ",
     );
     match of {
@@ -172,7 +176,7 @@ fn push_work(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
     }
     query.push(
         " union all
-         select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, l.run_id
+         select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null, l.run_id
            from lane l join job j on j.lane_id = l.id
           where j.state = 'active' and ",
     );
@@ -184,11 +188,11 @@ fn push_subject(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
         HistoryOf::All => query.push("true"),
         HistoryOf::Run(run) => query.push("a.run_id = ").push_bind(run),
         HistoryOf::Job(job) => query
-            .push("a.run_id = (select l.run_id from job j join lane l on l.id = j.lane_id where j.id = ")
+            .push("a.run_id = (select l.run_id from any_job j join lane l on l.id = j.lane_id where j.id = ")
             .push_bind(job)
             .push(") and (a.subject_kind = 'run' or a.subject_kind = 'job' and a.subject_id = ")
             .push_bind(job.to_string())
-            .push(" or a.subject_kind = 'lane' and a.subject_id = (select j.lane_id::text from job j where j.id = ")
+            .push(" or a.subject_kind = 'lane' and a.subject_id = (select j.lane_id::text from any_job j where j.id = ")
             .push_bind(job)
             .push("))"),
         HistoryOf::Node(node) => {

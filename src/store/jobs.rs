@@ -12,17 +12,18 @@ use crate::domain::page::{Page, PageRequest};
 use crate::domain::view::{Attempt, Job, JobError};
 use crate::domain::{JobKind, JobState};
 
-/// What follows the common table expression `page (id)`. Waiting jobs of a closed lane are cancelled.
+/// What follows the common table expression `page (id)`. The limit tells the planner that ids are unique over all tables
+/// of jobs: with a larger guess it would read the runs whole. Waiting jobs of a closed lane are cancelled.
 const SELECT: &str = "
 select j.id, l.run_id, r.created_by as run_created_by, l.kind::text as kind, l.model, j.scenario_id, l.priority,
        case when j.state = 'pending' and not l.is_open then 'cancelled' else j.state::text end as state,
        j.claims, j.failures, j.losses, j.throttles, j.run_at, j.claimed_at,
        case when j.state = 'pending' then l.closed_at else j.finished_at end as finished_at,
-       j.error_code, j.error_message, j.error_retryable
+       j.error_code, j.error_message, j.error_retryable, j.archived_at
   from page
-  join job j on j.id = page.id
+ cross join lateral (select j.* from any_job j where j.id = page.id limit 1) as j
   join lane l on l.id = j.lane_id
-  join run r on r.id = l.run_id
+  join run r on r.id = l.run_id and r.deleted_at is null
  order by j.id desc";
 
 #[derive(sqlx::FromRow)]
@@ -45,6 +46,7 @@ struct JobRow {
     error_code: Option<String>,
     error_message: Option<String>,
     error_retryable: Option<bool>,
+    archived_at: Option<DateTime<Utc>>,
 }
 
 /// The error of a job from its columns, which are null together.
@@ -76,6 +78,7 @@ impl TryFrom<JobRow> for Job {
             claimed_at: row.claimed_at,
             finished_at: row.finished_at,
             error: job_error(row.error_code, row.error_message, row.error_retryable),
+            archived_at: row.archived_at,
         })
     }
 }
@@ -114,10 +117,13 @@ impl Store {
         if filter.error_code.is_some() {
             query.push("e.failed");
         } else {
-            // Counters hold the states that people see.
+            // Counters hold the states that people see, and go on counting what has been purged.
             query.push("0");
             for state in states(filter) {
                 query.push(" + l.").push(state.as_str());
+                if state.is_final() {
+                    query.push(" - l.purged_").push(state.as_str());
+                }
             }
         }
         query.push("), 0)::bigint from lane l");
@@ -138,14 +144,15 @@ impl Store {
     /// Those of the database.
     pub async fn attempts(&self, jobs: &[i64]) -> Result<HashMap<i64, Vec<Attempt>>> {
         let rows = sqlx::query!(
+            // Job by job (`offset 0` keeps it so): only then is each table of attempts asked by its index.
             r#"
             select a.job_id as "job_id!", a.number as "number!", a.node_id as "node_id!",
                    a.started_at as "started_at!", a.ended_at, a.outcome::text, a.error_code, a.error_message,
-                   a.stderr_tail
-              from attempt a
-             where a.job_id = any($1)
+                   a.stderr_tail, a.fingerprint
+              from unnest($1::bigint[]) as asked (id)
+             cross join lateral (select a.* from any_attempt a where a.job_id = asked.id offset 0) as a
             union all
-            select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null
+            select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null
               from job j
              where j.id = any($1) and j.state = 'active'
              order by 1, 2
@@ -166,6 +173,7 @@ impl Store {
                 error_code: row.error_code,
                 error_message: row.error_message,
                 stderr_tail: row.stderr_tail,
+                fingerprint: row.fingerprint,
             });
         }
         Ok(attempts)
@@ -181,7 +189,7 @@ fn page_query(run_id: Uuid, filter: &JobFilter, page: &PageRequest<i64>) -> Quer
          select j.id from lane l
           cross join unnest(enum_range(null::job_state)) as s (state)
           cross join lateral (
-             select j.id from job j where j.lane_id = l.id and j.state = ",
+             select j.id from any_job j where j.lane_id = l.id and j.state = ",
     );
     // An error code has an index of its own, which the planner matches by the literal.
     match &filter.error_code {

@@ -3,13 +3,16 @@
 //! Rows become domain types on the way out; an unknown state is an error. The moves of the queue itself are functions in
 //! the database (`schema/migrations/`), so that each is a single call and no lock is held while the network waits.
 
+mod archive;
 mod audit;
 mod control;
 mod dead_letters;
 mod definitions;
+mod deletion;
 mod error;
 mod heartbeat;
 mod history;
+mod holds;
 mod jobs;
 mod lanes;
 mod leader;
@@ -24,6 +27,7 @@ mod queue_pause;
 mod queue_status;
 mod restore;
 mod results;
+mod retry;
 mod runs;
 mod scenarios;
 mod staleness;
@@ -33,11 +37,14 @@ mod transaction;
 mod verify;
 mod waiting;
 
+pub use archive::{Archivable, ArchivePartition, PartitionContent};
 pub use control::{JobChange, JobHead, RunChange, RunHead};
 pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
+pub use deletion::{DefinitionHead, Deleted};
 pub use error::{Error, Result};
 pub use heartbeat::{Beat, Heartbeat, Missed, Pulse};
+pub use holds::Released;
 pub use leader::Leadership;
 pub use listener::{Listener, Notice};
 pub use migrate::{MigrateError, migrate};

@@ -43,6 +43,7 @@ impl Store {
              ) as p
              where r.id = any($1) and r.status = 'RUNNING' and p.finished > 0
                and not (select q.is_paused from queue_state q)
+               and exists (select from lane l where l.run_id = r.id and l.is_live and l.held_at is null)
             "#,
             runs,
             PACE_PROBES,
@@ -60,15 +61,15 @@ impl Store {
     pub async fn recent_tasks(&self, runs: &[Uuid], limit: i64) -> Result<HashMap<Uuid, Vec<TaskResult>>> {
         let rows = sqlx::query!(
             r#"
-            select r.id as "run_id!", t.id, t.scenario_id as "scenario_id!", t.model as "model!",
-                   t.state::text as "state!", t.error_message, t.finished_at, t.claims
+            select r.id as "run_id!", t.id as "id!", t.scenario_id as "scenario_id!", t.model as "model!",
+                   t.state::text as "state!", t.error_message, t.finished_at, t.claims as "claims!"
               from unnest($1::uuid[]) as r (id)
              cross join lateral (
                 select l.model, j.*
                   from lane l
                  cross join lateral (
                     select j.id, j.scenario_id, j.state, j.error_message, j.finished_at, j.claims
-                      from job j
+                      from any_job j
                      where j.lane_id = l.id and j.state in ('completed', 'failed')
                      order by j.finished_at desc, j.id desc
                      limit $2

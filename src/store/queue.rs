@@ -163,9 +163,9 @@ impl Store {
                       t.score as "score?", t.usage as "usage?", t.cost_usd::text as cost_usd,
                       t.latency_ms as "latency_ms?"
                  from lane l
-                 join job j on j.lane_id = l.id
+                 join any_job j on j.lane_id = l.id
                  join scenario s on s.id = j.scenario_id
-                 left join transcript t on t.job_id = j.id
+                 left join any_transcript t on t.job_id = j.id and t.lane_id = l.id
                 where l.run_id = $1 and l.kind = 'probe:scenario'
                 order by l.position, s.key collate "C""#,
             run
@@ -190,11 +190,17 @@ impl Store {
     }
 
     /// Ends attempts of one node, all in one transaction; returns the jobs whose claim was still the node's, with the
-    /// state they have now. Results that come too late change nothing and are not among them.
+    /// state they have now. Results that come too late change nothing and are not among them. A lane of which
+    /// `crash_hold_jobs` jobs crash alone in the same way is held.
     ///
     /// # Errors
     /// [`super::Error::Refused`] when the database refuses one of the results: none is stored then.
-    pub async fn end_attempts(&self, node: Uuid, ends: &[AttemptEnd]) -> Result<Vec<(i64, JobState)>> {
+    pub async fn end_attempts(
+        &self,
+        node: Uuid,
+        ends: &[AttemptEnd],
+        crash_hold_jobs: i32,
+    ) -> Result<Vec<(i64, JobState)>> {
         let column = |f: fn(&AttemptEnd) -> Option<String>| ends.iter().map(f).collect::<Vec<_>>();
         let ids: Vec<i64> = ends.iter().map(|e| e.claim.job_id).collect();
         let numbers: Vec<i32> = ends.iter().map(|e| e.claim.number).collect();
@@ -212,6 +218,7 @@ impl Store {
             ends.iter().map(|e| e.result.as_deref().map(Json)).collect();
         let suspect: Vec<bool> = ends.iter().map(|e| e.suspect).collect();
         let alone: Vec<bool> = ends.iter().map(|e| e.alone).collect();
+        let fingerprints = column(|e| e.fingerprint.as_ref().map(|f| storable(f.as_str())));
         let rows = sqlx::query_file!(
             "src/store/sql/end_attempts.sql",
             node,
@@ -226,7 +233,9 @@ impl Store {
             &usage as &[Option<Json<&serde_json::Value>>],
             &results as &[Option<Json<&RawValue>>],
             &suspect,
-            &alone
+            &alone,
+            &fingerprints as &[Option<String>],
+            crash_hold_jobs
         )
         .fetch_all(&self.pool)
         .await?;
@@ -241,9 +250,10 @@ impl Store {
     pub async fn recorded(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<Claim>> {
         let (ids, numbers): (Vec<i64>, Vec<i32>) = claims.iter().map(|c| (c.job_id, c.number)).unzip();
         let rows = sqlx::query!(
-            "select a.job_id, a.number from attempt a
-              where a.node_id = $1
-                and (a.job_id, a.number) in (select * from unnest($2::bigint[], $3::int[]))",
+            r#"select a.job_id as "job_id!", a.number as "number!"
+               from unnest($2::bigint[], $3::int[]) as c (job_id, number)
+              cross join lateral (select a.* from any_attempt a where a.job_id = c.job_id offset 0) as a
+              where a.node_id = $1 and a.number = c.number"#,
             node,
             &ids,
             &numbers

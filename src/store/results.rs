@@ -28,7 +28,7 @@ impl Store {
                 select t.seq, t.job_id, l.run_id, l.model
                   from lane l
                  cross join lateral (
-                    select t.seq, t.job_id from transcript t
+                    select t.seq, t.job_id from any_transcript t
                      where t.lane_id = l.id and t.seq < $3
                      order by t.seq desc
                      limit $4
@@ -37,10 +37,11 @@ impl Store {
                  order by t.seq desc
                  limit $4
             )
-            select t.job_id, t.seq, p.run_id as "run_id!", t.scenario_id, p.model as "model!", t.model_version,
-                   t.turns, t.usage, t.score, t.cost_usd, t.latency_ms, t.created_at
+            select t.job_id as "job_id!", t.seq as "seq!", p.run_id as "run_id!", t.scenario_id as "scenario_id!",
+                   p.model as "model!", t.model_version, t.turns as "turns!", t.usage as "usage!", t.score,
+                   t.cost_usd, t.latency_ms as "latency_ms!", t.created_at as "created_at!"
               from page p
-              join transcript t on t.job_id = p.job_id
+             cross join lateral (select t.* from any_transcript t where t.job_id = p.job_id limit 1) as t
              order by t.seq desc
             "#,
             run_id,
@@ -52,7 +53,7 @@ impl Store {
         .await?;
         let total = if page.count {
             let total = sqlx::query_scalar!(
-                r#"select coalesce(sum(completed), 0) as "total!" from lane
+                r#"select coalesce(sum(completed - purged_completed), 0) as "total!" from lane
                     where run_id = $1 and kind = 'probe:scenario' and ($2::text is null or model = $2)"#,
                 run_id,
                 model

@@ -7,6 +7,7 @@ use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{Result, Store};
+use crate::domain::crash::LaneHold;
 use crate::domain::filter::RunFilter;
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::view::{Counts, ModelProgress, Run};
@@ -19,9 +20,9 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
        greatest(r.updated_at, lanes.updated_at) as updated_at,
        r.version + coalesce(lanes.version, 0) as revision,
        lanes.cost_usd, lanes.model, lanes.total, lanes.pending, lanes.active, lanes.completed, lanes.failed,
-       lanes.cancelled
+       lanes.cancelled, lanes.held_at, lanes.hold_reason
   from page
-  join run r on r.id = page.id
+  join run r on r.id = page.id and r.deleted_at is null
  cross join lateral (
     select sum(l.version)::bigint as version, max(l.updated_at) as updated_at, sum(l.cost_usd) as cost_usd,
            coalesce(array_agg(l.model order by l.position) filter (where l.model is not null), '{}') as model,
@@ -30,7 +31,9 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
            coalesce(array_agg(l.active order by l.position) filter (where l.model is not null), '{}') as active,
            coalesce(array_agg(l.completed order by l.position) filter (where l.model is not null), '{}') as completed,
            coalesce(array_agg(l.failed order by l.position) filter (where l.model is not null), '{}') as failed,
-           coalesce(array_agg(l.cancelled order by l.position) filter (where l.model is not null), '{}') as cancelled
+           coalesce(array_agg(l.cancelled order by l.position) filter (where l.model is not null), '{}') as cancelled,
+           coalesce(array_agg(l.held_at order by l.position) filter (where l.model is not null), '{}') as held_at,
+           coalesce(array_agg(l.hold_reason order by l.position) filter (where l.model is not null), '{}') as hold_reason
       from lane l
      where l.run_id = r.id
  ) as lanes
@@ -75,6 +78,8 @@ struct LaneColumns {
     completed: Vec<i32>,
     failed: Vec<i32>,
     cancelled: Vec<i32>,
+    held_at: Vec<Option<DateTime<Utc>>>,
+    hold_reason: Vec<Option<String>>,
 }
 
 impl LaneColumns {
@@ -88,7 +93,10 @@ impl LaneColumns {
             cancelled: self.cancelled[i].into(),
         };
         let counts: Vec<Counts> = (0..self.model.len()).map(counts).collect();
-        self.model.into_iter().zip(counts).map(|(model, counts)| ModelProgress { model, counts }).collect()
+        let holds = self.held_at.into_iter().zip(self.hold_reason);
+        let holds = holds.map(|(since, reason)| Some(LaneHold { since: since?, reason: reason? }));
+        let lanes = self.model.into_iter().zip(counts).zip(holds);
+        lanes.map(|((model, counts), hold)| ModelProgress { model, counts, hold }).collect()
     }
 }
 
@@ -154,7 +162,8 @@ impl Store {
 
     /// How many runs there are, if at most `count_max`.
     async fn count_runs(&self, filter: &RunFilter, count_max: i64) -> Result<Option<i64>> {
-        let mut query = QueryBuilder::new("select count(*) from (select from run r where true");
+        let mut query =
+            QueryBuilder::new("select count(*) from (select from run r where r.deleted_at is null");
         push_conditions(&mut query, filter);
         if let Some(statuses) = status_texts(filter) {
             query.push(" and r.status = any(").push_bind(statuses).push("::text[]::run_status[])");
@@ -192,7 +201,9 @@ fn push_page(
     page: &PageRequest<i64>,
     condition: &str,
 ) {
-    query.push("(select r.id, r.seq from run r where r.seq < ").push_bind(page.after.unwrap_or(i64::MAX));
+    query
+        .push("(select r.id, r.seq from run r where r.deleted_at is null and r.seq < ")
+        .push_bind(page.after.unwrap_or(i64::MAX));
     push_conditions(query, filter);
     query.push(condition).push(" order by r.seq desc limit ").push_bind(page.limit + 1).push(")");
 }

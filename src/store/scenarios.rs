@@ -90,7 +90,7 @@ impl Store {
                 where s.definition_id = (select r.definition_id from run r where r.id = $1)
                   and ($2::text is null or s.key collate "C" > $2)
                   and exists (
-                    select from job j
+                    select from any_job j
                      where j.scenario_id = s.id
                        and j.lane_id = (select l.id from lane l
                                          where l.run_id = $1 and l.kind = 'probe:scenario'

@@ -63,7 +63,11 @@ pub enum Inserted {
         id: Uuid,
         /// The hash of the input that made it.
         input_hash: Vec<u8>,
+        /// Somebody has deleted it since; the key stays with it until it is gone for good.
+        is_deleted: bool,
     },
+    /// The definition is gone; nothing was stored.
+    NoDefinition,
 }
 
 impl Store {
@@ -82,14 +86,16 @@ impl Store {
             Ok(()) => Ok(Inserted::Created),
             Err(error) if error.constraint() == Some("run_idempotency") => {
                 let row = sqlx::query!(
-                    r#"select id, input_hash as "input_hash!" from run where created_by = $1 and idempotency_key = $2"#,
+                    r#"select id, input_hash as "input_hash!", deleted_at is not null as "is_deleted!" from run
+                        where created_by = $1 and idempotency_key = $2"#,
                     run.created_by,
                     run.idempotency_key
                 )
                 .fetch_one(&self.pool)
                 .await?;
-                Ok(Inserted::Exists { id: row.id, input_hash: row.input_hash })
+                Ok(Inserted::Exists { id: row.id, input_hash: row.input_hash, is_deleted: row.is_deleted })
             }
+            Err(error) if error.constraint() == Some("run_definition_is_there") => Ok(Inserted::NoDefinition),
             Err(error) => Err(error),
         }
     }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Result, Store};
 use crate::domain::JobKind;
+use crate::domain::crash::LaneHold;
 use crate::domain::model_id::served_providers;
 
 /// Everything that bears on why a job waits.
@@ -22,6 +23,8 @@ pub struct WaitingFacts {
     pub run_pause: Option<RunPause>,
     /// The queue is paused.
     pub queue_pause: Option<QueuePause>,
+    /// Its lane is held.
+    pub hold: Option<LaneHold>,
     /// The earliest start, where that is in the future.
     pub not_before: Option<DateTime<Utc>>,
     /// What went wrong last.
@@ -68,6 +71,7 @@ impl Store {
             r#"
             select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
+                   l.held_at, l.hold_reason,
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
                    l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
                    higher.n as "higher!", earlier.n as "earlier!"
@@ -87,7 +91,8 @@ impl Store {
              cross join lateral (
                 select coalesce(sum(o.pending), 0) as n
                   from lane o
-                 where o.is_live and o.kind = l.kind and o.is_open and not o.is_paused and o.priority > l.priority
+                 where o.is_live and o.kind = l.kind and o.is_open and not o.is_paused and o.held_at is null
+                   and o.priority > l.priority
                    and (o.model is null or split_part(o.model, '/', 1) = any ($3))
              ) as higher
              cross join lateral (
@@ -115,6 +120,7 @@ impl Store {
                     queue_pause: row
                         .queue_is_paused
                         .then_some(QueuePause { by: row.paused_by, reason: row.pause_reason }),
+                    hold: row.held_at.zip(row.hold_reason).map(|(since, reason)| LaneHold { since, reason }),
                     not_before: row.is_later.then_some(row.run_at),
                     error_code: row.error_code,
                     failures: row.failures,

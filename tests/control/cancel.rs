@@ -17,8 +17,7 @@ const UNWRITTEN: &str = "select count(*) from lane l join job j on j.lane_id = l
 async fn graceful_cancels_what_waits_at_once_and_keeps_what_runs() {
     let ok = "mock/echo?delayMs=2500";
     let fails = "mock/echo?delayMs=2500&fail=network";
-    let mut cluster =
-        Cluster::with(&[("RUNLANE_MAINTENANCE_INTERVAL_MS", "86400000"), EAGER[0], EAGER[1]]).await;
+    let mut cluster = Cluster::with(&[("RUNLANE_MAINTENANCE_INTERVAL", "1d"), EAGER[0], EAGER[1]]).await;
     let definition = cluster.definition(20).await;
     let run = cluster.run(&definition, &[ok, fails], json!({ "maxConcurrency": 4 })).await;
     cluster.until(&run, "started", |s| counts(s)[1] == 4).await;
@@ -58,7 +57,7 @@ async fn graceful_cancels_what_waits_at_once_and_keeps_what_runs() {
         .execute(&cluster.db)
         .await
         .unwrap();
-    cluster.add_node(&[("RUNLANE_MAINTENANCE_INTERVAL_MS", "50")]).await;
+    cluster.add_node(&[("RUNLANE_MAINTENANCE_INTERVAL", "50ms")]).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while number(&cluster, UNWRITTEN, &run).await > 0 {
         assert!(tokio::time::Instant::now() < deadline, "maintenance rewrites no row");

@@ -24,7 +24,7 @@ pub async fn stop(cluster: &Cluster, run: &str) {
 }
 
 /// A run of 12 probes, of which 1 failed and 1 was cancelled by its owner before the guard stopped it with 10 waiting.
-async fn stopped(cluster: &Cluster) -> String {
+pub async fn stopped(cluster: &Cluster) -> String {
     let definition = cluster.definition(6).await;
     let models = ["mock/echo?failFirst=1&fail=validation&a=1", "mock/echo"];
     let run = cluster.run(&definition, &models, json!({ "maxConcurrency": 1 })).await;
@@ -74,7 +74,7 @@ async fn reopening_does_not_depend_on_maintenance_and_one_job_is_enough() {
     let mut cluster = Cluster::api_only(&[]).await;
     let run = stopped(&cluster).await;
     queue(&cluster, "pauseQueue").await;
-    cluster.add_node(&[("RUNLANE_MAINTENANCE_INTERVAL_MS", "50")]).await;
+    cluster.add_node(&[("RUNLANE_MAINTENANCE_INTERVAL", "50ms")]).await;
     let waiting = "select count(*) from lane l join job j on j.lane_id = l.id
                     where l.run_id = $1 and j.state = 'pending' and l.kind = 'probe:scenario'";
     let deadline = tokio::time::Instant::now() + crate::support::app::PATIENCE;

@@ -138,7 +138,7 @@ async fn a_job_in_any_other_state_is_a_job_validation_error_and_does_not_change(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_cancelled_run_nothing_is_cancelled_again_or_retried() {
-    let cluster = Cluster::with(&[("RUNLANE_MAINTENANCE_INTERVAL_MS", "86400000")]).await;
+    let cluster = Cluster::with(&[("RUNLANE_MAINTENANCE_INTERVAL", "1d")]).await;
     let models = ["mock/echo?fail=validation", ENDLESS];
     let run = cluster.run(&cluster.definition(3).await, &models, json!({ "maxConcurrency": 2 })).await;
     cluster.until(&run, "failed and waiting", |s| counts(s)[3] >= 1 && counts(s)[0] >= 1).await;

@@ -3,7 +3,7 @@
 mod analysis;
 mod cancel;
 mod contract;
-pub mod guard;
+pub(crate) mod guard;
 mod jobs;
 mod machines;
 mod pause;
@@ -12,5 +12,5 @@ mod retry;
 mod revision;
 mod roles;
 mod states;
-pub mod support;
+pub(crate) mod support;
 mod tokens;

@@ -2,7 +2,9 @@
 
 mod crashes;
 mod deadlines;
+mod leftovers;
 mod lifecycle;
+mod limits;
 mod stops;
 mod support;
 mod throughput;

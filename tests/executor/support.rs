@@ -8,6 +8,7 @@ use std::time::Duration;
 use runlane::domain::JobKind;
 use runlane::domain::job::Claim;
 use runlane::executor::{Executor, Finished, Job, Outcome, Payload, Settings, Stop};
+use runlane::process::Limits;
 use serde_json::{Value, json};
 
 /// A bound on what should happen soon: reached only when a test fails.
@@ -54,6 +55,8 @@ pub fn settings(mode: &str) -> Settings {
         queue_max_bytes: 1 << 16,
         cancel_grace: BOUND,
         term_grace: BOUND,
+        limits: Limits::default(),
+        work_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("work"),
     }
 }
 

@@ -91,7 +91,7 @@ async fn an_answer_of_a_wrong_shape_costs_only_the_job_that_it_names() {
     jobs.insert(1, job(3, &json!({ "act": "shape" })));
     let all = run_all(&executor, jobs).await;
     assert!(completed(&all[0]) && completed(&all[2]));
-    let Outcome::Lost { code, message, alone, suspect } = &all[1].outcome else { panic!("{all:?}") };
+    let Outcome::Lost { code, message, alone, suspect, .. } = &all[1].outcome else { panic!("{all:?}") };
     assert_eq!((*code, *alone, *suspect), (ErrorCode::MalformedOutput, false, true));
     assert!(message.contains("`transcript` has a wrong shape"), "{message}");
     assert_eq!(executor.snapshot().starts, 1);
@@ -118,7 +118,7 @@ async fn workers_see_only_the_environment_that_is_listed() {
         let mut names: Vec<_> = environment.as_object().unwrap().keys().map(String::as_str).collect();
         // Python sets LC_CTYPE itself in the C locale.
         names.retain(|name| *name != "LC_CTYPE");
-        assert_eq!(names, ["PATH", "SOME_API_KEY"]);
+        assert_eq!(names, ["PATH", "RUNLANE_WORK_DIR", "SOME_API_KEY", "TMPDIR"]);
         assert!(std::env::vars().count() > 2, "the test's own environment has more");
     }
     finish(&executor, []).await;

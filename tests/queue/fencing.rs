@@ -30,6 +30,7 @@ fn released(claim: Claim) -> AttemptEnd {
         result: None,
         suspect: false,
         alone: false,
+        fingerprint: None,
     }
 }
 
@@ -80,19 +81,23 @@ async fn a_late_result_changes_nothing_and_numbers_are_never_used_again() {
 
     let before = everything(&cluster).await;
     let next = Claim { number: 2, ..first };
-    assert_eq!(store.end_attempts(other, &[released(first)]).await.unwrap(), [], "another node's");
-    assert_eq!(store.end_attempts(ours, &[released(next)]).await.unwrap(), [], "a number that was not given");
+    assert_eq!(store.end_attempts(other, &[released(first)], 5).await.unwrap(), [], "another node's");
+    assert_eq!(
+        store.end_attempts(ours, &[released(next)], 5).await.unwrap(),
+        [],
+        "a number that was not given"
+    );
     assert_eq!(everything(&cluster).await, before);
 
-    assert_eq!(store.end_attempts(ours, &[released(first)]).await.unwrap().len(), 1);
+    assert_eq!(store.end_attempts(ours, &[released(first)], 5).await.unwrap().len(), 1);
     let before = everything(&cluster).await;
-    assert_eq!(store.end_attempts(ours, &[released(first)]).await.unwrap(), [], "a second time");
+    assert_eq!(store.end_attempts(ours, &[released(first)], 5).await.unwrap(), [], "a second time");
     assert_eq!(everything(&cluster).await, before);
 
     let second = store.claim_jobs(ours, &slots).await.unwrap().claims[0];
     assert_eq!(second, next, "the number counts claims, whatever ended the earlier ones");
     let before = everything(&cluster).await;
-    assert_eq!(store.end_attempts(ours, &[released(first)]).await.unwrap(), [], "the earlier claim's");
+    assert_eq!(store.end_attempts(ours, &[released(first)], 5).await.unwrap(), [], "the earlier claim's");
     assert_eq!(everything(&cluster).await, before);
     cluster.stop().await;
 }
@@ -107,7 +112,7 @@ async fn a_late_result_of_a_finished_run_starts_no_analysis_anew() {
     let node = register(&store).await;
     let before = everything(&cluster).await;
     let claim = Claim { job_id: jobs(&cluster.db, &run).await[0].id, number: 1 };
-    assert_eq!(store.end_attempts(node, &[released(claim)]).await.unwrap(), []);
+    assert_eq!(store.end_attempts(node, &[released(claim)], 5).await.unwrap(), []);
     assert_eq!(everything(&cluster).await, before);
     cluster.stop().await;
 }
@@ -166,7 +171,7 @@ async fn a_lease_that_ran_out_is_lost_once_its_jobs_were_given_back() {
     assert_eq!(rescued, expected);
     assert_eq!(store.renew_lease(node, Duration::from_secs(6)).await.unwrap(), Beat::Lost);
     assert_eq!(
-        store.end_attempts(node, &[released(claims[0])]).await.unwrap(),
+        store.end_attempts(node, &[released(claims[0])], 5).await.unwrap(),
         [],
         "its results come too late"
     );

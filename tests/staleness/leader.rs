@@ -100,7 +100,7 @@ async fn no_leader_begins_while_a_write_of_the_one_before_is_on_its_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_node_leads_soon_after_the_leader_is_killed_or_cut_off() {
     let cluster = Cluster::api_only(&[]).await;
-    let settings = quick(&[("RUNLANE_MAINTENANCE_INTERVAL_MS", "200")]);
+    let settings = quick(&[("RUNLANE_MAINTENANCE_INTERVAL", "200ms")]);
     let nodes = [Node::start(&cluster, "work", &settings), Node::start(&cluster, "work", &settings)];
     let leads = "select exists (select from leadership l join node n on n.id = l.node_id
                                  join pg_stat_activity a on a.pid = l.backend_pid
@@ -148,7 +148,7 @@ async fn another_node_leads_soon_after_the_leader_is_killed_or_cut_off() {
 async fn a_frozen_leader_is_followed_once_its_lease_is_over() {
     let cluster = Cluster::api_only(&[]).await;
     let settings = quick(&[
-        ("RUNLANE_MAINTENANCE_INTERVAL_MS", "200"),
+        ("RUNLANE_MAINTENANCE_INTERVAL", "200ms"),
         ("RUNLANE_LEASE_MS", "900"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
     ]);

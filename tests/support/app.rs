@@ -114,6 +114,7 @@ impl Cluster {
             ("RUNLANE_WORKER_CONCURRENCY", "8"),
             ("RUNLANE_WARM_WORKERS", "1"),
             ("RUNLANE_SHUTDOWN_GRACE_MS", "10000"),
+            ("RUNLANE_WORK_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/work")),
         ]
         .into_iter()
         .chain(settings.iter().copied())

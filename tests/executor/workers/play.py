@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -86,6 +87,28 @@ def die(how, job):
         freeze()
 
 
+def use(what):
+    """Uses more than any worker may; returns what became of it."""
+    try:
+        if what == "memory":
+            bytearray(1 << 30)
+        elif what == "files":
+            files = [open("/dev/null") for _ in range(2_000)]
+            return f"opened {len(files)}"
+        elif what == "file":
+            with open("big", "wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * (1 << 20))
+        elif what == "processor":
+            while True:
+                pass
+        elif what == "core":
+            return str(resource.getrlimit(resource.RLIMIT_CORE))
+    except (MemoryError, OSError) as error:
+        return f"{type(error).__name__} {getattr(error, 'errno', None)}"
+    return "used"
+
+
 HELD = []
 BARRIER = []
 
@@ -118,6 +141,30 @@ def do(job):
         send({"type": "result", "jobId": job["jobId"], "transcript": {"turns": "none"}})
     elif act == "env":
         result(job, json.dumps(dict(os.environ)))
+    elif act == "place":
+        result(job, json.dumps({"pid": os.getpid(), "session": os.getsid(0), "group": os.getpgrp(),
+                                "cwd": os.getcwd(), "entries": os.listdir("."), "TMPDIR": os.environ.get("TMPDIR")}))
+    elif act == "litter":
+        os.makedirs("deep/er")
+        for name in ("file", "deep/er/file"):
+            with open(name, "w") as file:
+                file.write("x" * 1000)
+        die(job["then"], job)
+    elif act == "swarm":
+        pids = []
+        for n in range(job["n"]):
+            pid = os.fork()
+            if pid == 0:
+                # Half of them leave the group and the session.
+                if n % 2:
+                    os.setsid()
+                stubborn()
+                os.close(OUT)
+                freeze()
+            pids.append(pid)
+        result(job, json.dumps(pids))
+    elif act == "use":
+        result(job, use(job["what"]))
     elif act == "stderr":
         os.write(2, b"begin")
         for _ in range(job["chunks"]):
@@ -125,11 +172,19 @@ def do(job):
         os.write(2, b"the end \xff " + job.get("say", "").encode())
         result(job)
     elif act == "fork":
+        if job.get("worker_fifo"):
+            HELD.append(tell(job["worker_fifo"]))
         read, wrote = os.pipe()
         if os.fork() == 0:
             stubborn()
-            if job.get("escape"):
+            if job.get("escape") or job.get("daemon"):
                 os.setsid()
+            if job.get("daemon"):
+                if os.fork() != 0:
+                    os._exit(0)
+                os.chdir("/")
+                for held in HELD:
+                    os.close(held)
             tell(job["fifo"])
             os.write(wrote, b"!")
             freeze()
