@@ -43,7 +43,7 @@ async fn a_job_that_was_lost_or_given_back_keeps_its_place() {
     cluster.run(&definition, &["mock/echo"], json!({})).await;
     let slots = [(JobKind::ProbeScenario, 1)];
     let first = store.claim_jobs(node, &slots).await.unwrap().claims[0];
-    store.end_attempts(node, &[released(first)]).await.unwrap();
+    store.end_attempts(node, &[released(first)], 5).await.unwrap();
     let again = store.claim_jobs(node, &slots).await.unwrap().claims[0];
     assert_eq!(again, Claim { number: 2, ..first }, "given back");
     // Its node's lease has run out as soon as it begins, and nobody judges one that is longer than the server is old.

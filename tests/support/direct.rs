@@ -96,7 +96,7 @@ impl Direct {
 
     /// Ends a claim; the job's state, unless it came too late.
     pub async fn end(&self, node: Uuid, end: AttemptEnd) -> Option<JobState> {
-        let ended = self.store.end_attempts(node, &[end]).await.unwrap();
+        let ended = self.store.end_attempts(node, &[end], 5).await.unwrap();
         ended.first().map(|&(_, state)| state)
     }
 
@@ -146,5 +146,6 @@ pub fn end(claim: Claim, kind: JobKind, outcome: AttemptOutcome) -> AttemptEnd {
             .then(|| RawValue::from_string(result.to_string()).expect("it is JSON")),
         suspect: false,
         alone: false,
+        fingerprint: None,
     }
 }
