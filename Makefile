@@ -12,7 +12,7 @@ TEST_THREADS ?= 6
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
 .PHONY: demo dev test test-rust test-python test-versions lint lint-rust lint-python lint-console generate check-generated \
-        python python-dev console build bench bench-short coverage clean tools-cargo tools-python tools-npm
+        python python-dev console build chaos bench bench-short coverage clean tools-cargo tools-python tools-npm
 
 demo: build python ## Run an example from start to results.
 	target/debug/runlane demo
@@ -29,6 +29,7 @@ test-rust: tools-cargo console python tests/graphql-http/node_modules/.ok tests/
 	$(CARGO) test --locked --all-features --lib --bins
 	$(CARGO) test --locked --all-features --test integration -- --test-threads $(TEST_THREADS)
 	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --all-features --test chaos
 
 # The queue's heart on every supported PostgreSQL; the newest and the oldest differ most.
 VERSIONS ?= 15 18
@@ -60,6 +61,10 @@ generate: build ## Regenerate what is committed: the SDL, .env.example, the data
 # The files that cargo's tests compare are theirs; the data of checked queries is compared with a migrated database.
 check-generated: build python
 	tests/sqlx-data.sh check
+
+# TESTS chooses some: make chaos TESTS="R1 R4". CHAOS_SEED repeats a schedule of faults.
+chaos: tools-cargo console python ## Break everything on purpose, long (hours); prints one line a test.
+	CHAOS_SCALE=long $(CARGO) test --locked --all-features --test chaos -- $(TESTS)
 
 bench: tools-cargo console python ## Measure (about ten minutes on an idle machine); prints one line a goal.
 	$(CARGO) bench --locked --bench queue

@@ -187,7 +187,9 @@ begin
            set state = f.state,
                node_id = null,
                finished_at = case when f.state <> 'pending' then v_now end,
-               run_at = case when f.state = 'pending' then v_now + f.delay_ms * interval '1 millisecond'
+               -- Whoever need not wait keeps its place: a job that was lost does not queue up behind the whole lane.
+               run_at = case when f.state = 'pending' and f.delay_ms > 0
+                             then v_now + f.delay_ms * interval '1 millisecond'
                              else j.run_at end,
                waits_since = case when f.state = 'pending' then v_now else j.waits_since end,
                failures = j.failures + (f.outcome in ('failed', 'retried') and not f.alone)::int,

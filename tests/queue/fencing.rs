@@ -34,6 +34,28 @@ fn released(claim: Claim) -> AttemptEnd {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_lost_or_given_back_keeps_its_place() {
+    let cluster = Cluster::api_only(&[]).await;
+    let store = Store::new(cluster.db.clone());
+    let node = register(&store).await;
+    let definition = cluster.definition(3).await;
+    cluster.run(&definition, &["mock/echo"], json!({})).await;
+    let slots = [(JobKind::ProbeScenario, 1)];
+    let first = store.claim_jobs(node, &slots).await.unwrap().claims[0];
+    store.end_attempts(node, &[released(first)], 5).await.unwrap();
+    let again = store.claim_jobs(node, &slots).await.unwrap().claims[0];
+    assert_eq!(again, Claim { number: 2, ..first }, "given back");
+    // Its node's lease has run out as soon as it begins, and nobody judges one that is longer than the server is old.
+    store.renew_lease(node, Duration::ZERO).await.unwrap();
+    let rescued = store.rescue_jobs(Duration::ZERO).await.unwrap();
+    assert_eq!(rescued.iter().map(|r| r.claim).collect::<Vec<_>>(), [again]);
+    let node = register(&store).await;
+    let third = store.claim_jobs(node, &slots).await.unwrap().claims[0];
+    assert_eq!(third, Claim { number: 3, ..first }, "lost with its node");
+    cluster.stop().await;
+}
+
 /// Everything that a late result could change.
 async fn everything(cluster: &Cluster) -> String {
     sqlx::query_scalar(
