@@ -146,20 +146,28 @@ fn list(lanes: &[LaneAndWhy]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut reasons = table(&["lane", "its next job waits because"]);
-    let mut waiting = 0;
     for (lane, why) in lanes {
-        let Some(why) = why else { continue };
-        waiting += 1;
-        reasons.add_row([lane.id.to_string(), format!("{why}{}", next(lane).unwrap_or_default())]);
+        if let Some(why) = why {
+            reasons.add_row([lane.id.to_string(), why.to_string()]);
+        }
     }
-    if waiting == 0 { lines(&all) } else { format!("{}\n\n{}", lines(&all), lines(&reasons)) }
+    let mut parts = vec![lines(&all)];
+    if !reasons.is_empty() {
+        parts.extend([String::new(), lines(&reasons)]);
+    }
+    let steps: Vec<String> = lanes.iter().filter_map(|(lane, _)| next(lane)).collect();
+    if !steps.is_empty() {
+        parts.push(String::new());
+        parts.extend(steps);
+    }
+    parts.join("\n")
 }
 
 /// What there is to do about it.
 fn next(lane: &Lane) -> Option<String> {
     lane.held
         .as_ref()
-        .map(|_| format!(" Mend what makes them crash, then `runlane lane release {}`.", lane.id))
+        .map(|_| format!("Mend what makes them crash, then `runlane lane release {}`.", lane.id))
 }
 
 fn one(lane: &Lane, why: Option<&Waiting>, errors: &[(String, i64)]) -> String {
@@ -186,7 +194,8 @@ fn one(lane: &Lane, why: Option<&Waiting>, errors: &[(String, i64)]) -> String {
         ("failed", (!failed.is_empty()).then(|| failed.join(", "))),
         ("cost", lane.cost_usd.map(|cost| format!("{cost} US dollars"))),
         ("changed", Some(lane.updated_at.to_rfc3339_opts(SecondsFormat::Secs, true))),
-        ("next job", why.map(|why| format!("{why}{}", next(lane).unwrap_or_default()))),
+        ("next job", why.map(ToString::to_string)),
+        ("next", next(lane)),
     ];
     let shown = lines.into_iter().filter_map(|(name, value)| Some(format!("{name:11}{}", value?)));
     shown.collect::<Vec<_>>().join("\n")

@@ -39,3 +39,28 @@ async fn drain_a_node() {
     drop(staying);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stuck_run() {
+    let cluster = Cluster::api_only(&[]).await;
+    let run = cluster.run(&cluster.definition(3).await, &["mock/echo"], json!({ "name": "nightly" })).await;
+    cluster.user("mutation($id: ID!) { pauseRun(id: $id) { id } }", json!({ "id": run })).await.data();
+    cluster.run(&cluster.definition(2).await, &["mock/rater"], json!({})).await;
+    sqlx::query("update job set run_at = run_at - interval '2 h' where lane_id = (select max(id) from lane)")
+        .execute(&cluster.db)
+        .await
+        .unwrap();
+
+    let mut operator = Operator::at("stuck-run.md", &cluster.url, cluster.address).await;
+    operator.is_told("RUN", &run).await;
+    let mut node = None;
+    operator
+        .follow(async |act| match act {
+            "start a node" => node = Some(Node::start(&cluster, "work", &[])),
+            other => panic!("{other}?"),
+        })
+        .await;
+    operator.finds_all_well().await;
+    drop(node);
+    cluster.stop().await;
+}

@@ -108,8 +108,13 @@ impl Operator {
         }
     }
 
-    /// Panics unless `runlane verify` finds nothing wrong, and nothing left to do.
+    /// Waits for the end of what runs; panics unless `runlane verify` finds nothing wrong, and nothing left to do.
     pub async fn finds_all_well(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.shell.types("runlane lane list").await.stdout.starts_with("Nothing waits or runs") {
+            assert!(tokio::time::Instant::now() < deadline, "something still runs");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let typed = self.shell.types("runlane verify --quiescent").await;
         assert!(typed.ended_well && typed.stdout.starts_with("0 violations; "), "{typed:#?}");
     }

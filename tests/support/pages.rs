@@ -167,15 +167,21 @@ fn fits(written: &[Piece], got: &str, names: &mut BTreeMap<String, Value>) -> bo
             ends.any(|at| fits(after, &got[at..], names))
         }
         Piece::Name(name) => {
-            let word =
-                got.split(|c: char| c.is_whitespace() || "`,.;:()\"".contains(c)).next().unwrap_or_default();
-            let before = names.clone();
-            let known = names.entry(name.clone()).or_insert_with(|| word.into()).as_str() == Some(word);
-            if !word.is_empty() && known && fits(after, &got[word.len()..], names) {
-                return true;
+            let known = names.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+            let is_new = known.is_none();
+            let ends = |c: char| c.is_whitespace() || "`,;()\"".contains(c);
+            let word = known.unwrap_or_else(|| got.split(ends).next().unwrap_or_default().to_owned());
+            let Some(rest) = got.strip_prefix(word.as_str()).filter(|_| !word.is_empty()) else {
+                return false;
+            };
+            if is_new {
+                names.insert(name.clone(), word.into());
             }
-            *names = before;
-            false
+            let fit = fits(after, rest, names);
+            if !fit && is_new {
+                names.remove(name);
+            }
+            fit
         }
     }
 }

@@ -119,8 +119,8 @@ pub fn one(entry: &DeadLetter) -> String {
             .map(|code| format!("{code}: {}", shown(&text(&attempt["error_message"]))));
         tries.add_row([
             attempt["number"].to_string(),
-            text(&attempt["started_at"]),
-            text(&attempt["ended_at"]),
+            moment(&text(&attempt["started_at"])),
+            moment(&text(&attempt["ended_at"])),
             text(&attempt["outcome"]),
             error.unwrap_or_default(),
         ]);
@@ -140,6 +140,11 @@ pub fn words(name: &str) -> String {
 /// To the second.
 pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A time of the database's JSON, to the second; as it stands, if it is none.
+fn moment(text: &str) -> String {
+    text.parse::<DateTime<Utc>>().map_or_else(|_| text.to_owned(), time)
 }
 
 /// The start of a message on one line.
