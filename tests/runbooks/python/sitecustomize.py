@@ -24,7 +24,7 @@ else:
         keys = dict(parse_qsl(request.model_name.partition("?")[2]))
         trouble, mark = keys.get("trouble"), os.path.join(os.environ["TROUBLE"], keys.get("while", "lasts"))
         if trouble == "down" and os.path.exists(mark):
-            raise JobError("server_error", "503 Service Unavailable: the provider is down", http_status=503)
+            raise JobError("server_error", "503: the provider is down", http_status=503)
         if trouble == "crash" and os.path.exists(mark):
             os.kill(os.getpid(), signal.SIGSEGV)
         while trouble == "slow" and os.path.exists(mark):
