@@ -1,7 +1,10 @@
 //! docs/runbooks/ are true: each page's trouble is really made, and then its commands are typed.
 
+mod database;
+mod jobs;
 mod nodes;
 mod operator;
+mod server;
 mod trouble;
 
 use crate::support::pages::{blocks, page};
