@@ -64,6 +64,16 @@ impl Server {
         room
     }
 
+    /// The URL of another database of it.
+    pub fn admin_url(&self) -> String {
+        self.url().replace("/runlane?", "/postgres?")
+    }
+
+    /// Another cluster's server, started by somebody else in its place, ends with this one.
+    pub fn is_followed_by(&mut self, data: PathBuf) {
+        self.data = data;
+    }
+
     /// It ends as by a crash, all of it.
     pub fn crash(&self) {
         self.pg_ctl(&["stop", "--silent", "--mode", "immediate"]);
