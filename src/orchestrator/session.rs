@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::inflight::InFlight;
 use super::slots::Slots;
 use super::verdict::Rules;
-use super::{Parts, archive, claiming, lease, listening, maintenance, running, staleness, writing};
+use super::{Parts, claiming, lease, listening, maintenance, running, staleness, writing};
 use crate::domain::{JobKind, ids};
 use crate::executor::StopReason;
 use crate::store::{NewNode, Result};
@@ -150,7 +150,6 @@ impl Session {
         tasks.spawn(self.vital(running::watch_cancels(Arc::clone(self))));
         tasks.spawn(self.vital(maintenance::tidy(Arc::clone(self))));
         tasks.spawn(self.vital(staleness::detect(Arc::clone(self))));
-        tasks.spawn(self.vital(archive::look_after(Arc::clone(self))));
         let writer = tasks.spawn(self.vital(writing::write(Arc::clone(self), received)));
         let claimer = tasks.spawn(self.vital(claiming::claim(Arc::clone(self), ends)));
 
