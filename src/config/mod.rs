@@ -200,7 +200,7 @@ impl Config {
         let refusal_ms = (retries + 1) * n.pool_acquire_timeout_ms + retries * n.database_retry_delay_ms;
         if refusal_ms >= n.http_request_timeout_ms {
             let message = format!(
-                "{retries} retries after {} ms (RUNLANE_POOL_ACQUIRE_TIMEOUT_MS) each take as long as a request may (RUNLANE_HTTP_REQUEST_TIMEOUT_MS, {}): give fewer or shorter ones",
+                "{retries} makes a request wait {refusal_ms} ms for the database, with {} ms each time (RUNLANE_POOL_ACQUIRE_TIMEOUT_MS), but it may take {} ms in all (RUNLANE_HTTP_REQUEST_TIMEOUT_MS): give fewer retries or shorter waits",
                 n.pool_acquire_timeout_ms, n.http_request_timeout_ms
             );
             source.problem("RUNLANE_DATABASE_RETRIES", message);

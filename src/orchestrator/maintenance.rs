@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::archive;
 use super::leader::lead;
 use super::session::Session;
 use crate::domain::leader::{Duty, Term};
@@ -20,5 +21,5 @@ async fn tidy_once(session: Arc<Session>, term: Term) -> Result<()> {
     let store = &session.parts.store;
     while store.settle_closed_lanes(term, BATCH).await? > 0 && !session.stop_claiming.is_cancelled() {}
     store.prune_tallies().await?;
-    Ok(())
+    archive::look_after(&session).await
 }

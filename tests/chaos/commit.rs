@@ -28,7 +28,11 @@ const POINTS: [(&str, &str); 5] = [
 pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let times: u32 = plan.pick(4, 200);
     let patience = Duration::from_secs(plan.pick(60, 1_800));
-    let bounds = [("RUNLANE_STATEMENT_TIMEOUT_MS", "2000"), ("RUNLANE_HTTP_REQUEST_TIMEOUT_MS", "3000")];
+    let bounds = [
+        ("RUNLANE_STATEMENT_TIMEOUT_MS", "2000"),
+        ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "1000"),
+        ("RUNLANE_HTTP_REQUEST_TIMEOUT_MS", "3000"),
+    ];
     let stage = Stage::begin(plan, "R5", &bounds).await?;
     let proxy = Proxy::seeded(stage.postgres.url(), plan.seed).await;
     let url = proxy.url();

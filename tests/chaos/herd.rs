@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, sleep};
 
 use super::books;
@@ -40,13 +41,15 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     // What starting has left to do.
     sleep(Duration::from_secs(3)).await;
 
-    let idle_s = plan.pick(6, 60);
-    let (queries, cpu, began) = (transactions(&stage).await?, stage.postgres.cpu()?, Instant::now());
+    let idle_s = plan.pick(10, 60);
+    log_statements(&stage, "all").await?;
+    let (from, cpu, began) = (stage.postgres.log_length()?, stage.postgres.cpu()?, Instant::now());
     sleep(Duration::from_secs(idle_s)).await;
-    let queries = transactions(&stage).await? - queries;
-    let time = began.elapsed().as_secs_f64();
-    let per_second = queries as f64 / time;
-    let percent = (stage.postgres.cpu()? - cpu).as_secs_f64() / time * 100.0;
+    let (to, cpu, time) =
+        (stage.postgres.log_length()?, stage.postgres.cpu()? - cpu, began.elapsed().as_secs_f64());
+    log_statements(&stage, "none").await?;
+    let per_second = queries(&stage.postgres.log(from, to)?) as f64 / time;
+    let percent = cpu.as_secs_f64() / time * 100.0;
 
     let singles = plan.pick(10, 100);
     let before = claims(&stage).await?;
@@ -122,10 +125,19 @@ async fn claims(stage: &Stage) -> anyhow::Result<i64> {
     Ok(sqlx::query_scalar(sql).fetch_one(&stage.db).await?)
 }
 
-async fn transactions(stage: &Stage) -> anyhow::Result<i64> {
-    sleep(Duration::from_millis(1_200)).await;
-    let sql = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
-    Ok(sqlx::query_scalar(sql).fetch_one(&stage.db).await?)
+/// Has the server log statements from now on, or stop.
+async fn log_statements(stage: &Stage, which: &str) -> anyhow::Result<()> {
+    sqlx::query(AssertSqlSafe(format!("alter system set log_statement = '{which}'")))
+        .execute(&stage.db)
+        .await?;
+    sqlx::query("select pg_reload_conf()").execute(&stage.db).await?;
+    Ok(())
+}
+
+/// Statements that were executed, but for what begins and ends transactions. The server's own counters come too late:
+/// idle sessions report after ten seconds.
+fn queries(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("LOG:  execute ")).count()
 }
 
 /// From the commit of a run to the claim of its first job.
