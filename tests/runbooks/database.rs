@@ -1,12 +1,16 @@
 //! A database that ends, and one that comes back from a backup.
 
+use std::path::Path;
+
 use runlane::app::Roles;
 use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::operator::Operator;
 use super::server::Server;
 use super::trouble::Trouble;
 use crate::support::app::Cluster;
+use crate::support::disk::{SmallDisk, give_to_owner_of};
 
 const BOTH: Roles = Roles { serves: true, executes: true };
 
@@ -55,7 +59,7 @@ async fn backup_and_restore() {
         ("RUNLANE_WORKER_CONCURRENCY", "2"),
         ("RUNLANE_POLL_INTERVAL_MS", "200"),
         // The jobs of nodes that are gone are given back when their leases have run out.
-        ("RUNLANE_LEASE_MS", "1500"),
+        ("RUNLANE_LEASE_MS", "900"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
     ];
     let first = Cluster::on(server.url(), &numbers, BOTH).await;
@@ -105,4 +109,43 @@ async fn backup_and_restore() {
     assert_eq!(nodes.state(&other).await["status"], "COMPLETED", "it has run again: that was resumed");
     nodes.db.close().await;
     nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_full() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("NOT TESTED: a full disk, for only root may mount a small file system");
+        return;
+    }
+    let (server, trouble) = (Server::start().await, Trouble::begin(&["lasts"]));
+    let disk = SmallDisk::mount(server.room("small").join("disk"));
+    give_to_owner_of(Path::new(server.data()), disk.path());
+    let mut admin = PgConnection::connect(&server.admin_url()).await.unwrap();
+    let place = format!("create tablespace small location '{}'", disk.path().display());
+    admin.execute(AssertSqlSafe(place)).await.unwrap();
+    admin.execute("create database small tablespace small").await.unwrap();
+    admin.close().await.unwrap();
+    let url = server.url().replace("/runlane?", "/small?");
+    // A lease that cannot be renewed for want of room is not what this is about.
+    let numbers = [trouble.python(), ("RUNLANE_LEASE_MS", "600000"), ("RUNLANE_POLL_INTERVAL_MS", "200")];
+    let cluster = Cluster::on(url.clone(), &numbers, BOTH).await;
+    let definition = cluster.definition(500).await;
+    let run = cluster.run(&cluster.definition(4).await, &["mock/echo?trouble=slow"], json!({})).await;
+    cluster.until(&run, "active", |s| s["progress"]["active"] == 4).await;
+    let programs = [server.programs.clone()];
+    let at = [("DISK", disk.path().to_str().unwrap())];
+    let mut operator = Operator::with("disk-full.md", &url, cluster.address, &programs, &at).await;
+    operator.is_told("DEFINITION", &definition).await;
+    disk.fill();
+    trouble.end("lasts");
+    operator
+        .follow(async |act| match act {
+            "make room" => disk.make_room(),
+            other => panic!("{other}?"),
+        })
+        .await;
+    assert_eq!(cluster.until_status(&run, "COMPLETED").await["progress"]["completed"], 4);
+    operator.finds_all_well().await;
+    cluster.db.close().await;
+    cluster.stop().await;
 }

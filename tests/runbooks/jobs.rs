@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::operator::Operator;
 use super::trouble::Trouble;
-use crate::queue::support::{quick, until_sql};
+use crate::queue::support::{Node, quick, until_sql};
 use crate::support::app::Cluster;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,5 +51,56 @@ async fn crash_loop() {
         })
         .await;
     operator.finds_all_well().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn provider_down() {
+    let trouble = Trouble::begin(&["lasts"]);
+    // Long enough for a person, or a test, to pause the run between two tries.
+    let settings = [trouble.python(), ("RUNLANE_RETRY_BASE_MS_PROBE_SCENARIO", "3000")];
+    let cluster = Cluster::with(&settings).await;
+    let unknown = cluster.run(&cluster.definition(2).await, &["mock/echo?trouble=auth"], json!({})).await;
+    cluster.until_status(&unknown, "COMPLETED").await;
+    let run = cluster.run(&cluster.definition(4).await, &["mock/echo?trouble=down"], json!({})).await;
+    until_sql(&cluster.db, "tried", "select count(*) = 4 from job where state = 'pending' and failures > 0")
+        .await;
+
+    let mut operator = Operator::at("provider-down.md", &cluster.url, cluster.address).await;
+    operator.is_told("RUN", &run).await;
+    operator
+        .follow(async |act| match act {
+            "the provider is back" => trouble.end("lasts"),
+            other => panic!("{other}?"),
+        })
+        .await;
+    operator.finds_all_well().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn saturated_lane() {
+    let trouble = Trouble::begin(&["lasts"]);
+    let cluster = Cluster::with(&[trouble.python(), ("RUNLANE_WORKER_CONCURRENCY", "4")]).await;
+    let slow = "mock/echo?trouble=slow";
+    let narrow = json!({ "name": "narrow", "maxConcurrency": 2 });
+    let narrow = cluster.run(&cluster.definition(5).await, &[slow], narrow).await;
+    cluster.until(&narrow, "at its limit", |s| s["progress"]["active"] == 2).await;
+    let bulk = cluster.run(&cluster.definition(6).await, &[slow], json!({ "name": "bulk" })).await;
+    cluster.until(&bulk, "in all other slots", |s| s["progress"]["active"] == 2).await;
+    let urgent = cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({ "name": "urgent" })).await;
+
+    let mut operator = Operator::at("saturated-lane.md", &cluster.url, cluster.address).await;
+    operator.is_told("RUN", &urgent).await;
+    let mut node = None;
+    operator
+        .follow(async |act| match act {
+            "start another node" => node = Some(Node::start(&cluster, "work", &[])),
+            "the models answer" => trouble.end("lasts"),
+            other => panic!("{other}?"),
+        })
+        .await;
+    operator.finds_all_well().await;
+    drop(node);
     cluster.stop().await;
 }

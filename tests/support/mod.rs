@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod direct;
+pub mod disk;
 pub mod pages;
 pub mod postgres;
 pub mod proxy;

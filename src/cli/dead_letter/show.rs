@@ -86,6 +86,10 @@ pub fn one(entry: &DeadLetter) -> String {
     let known = |value: &Value| Some(text(value)).filter(|_| value.is_string());
     let closed = entry.resolved_at.zip(entry.resolved_by.as_ref());
     let metadata = entry.metadata.as_object().filter(|m| !m.is_empty());
+    let attempts = entry.attempts.as_array().map_or(&[] as &[_], Vec::as_slice);
+    let mut nodes: Vec<String> = attempts.iter().map(|attempt| text(&attempt["node_id"])).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
     let facts = [
         ("dead letter", Some(format!("{} ({})", entry.id, words(entry.status.as_str())))),
         ("made", Some(time(entry.created_at))),
@@ -101,6 +105,7 @@ pub fn one(entry: &DeadLetter) -> String {
         ("params", Some(entry.snapshot["params"].to_string())),
         ("metadata", metadata.map(|_| entry.metadata.to_string())),
         ("closed", closed.map(|(at, by)| format!("{} by {by}", time(at)))),
+        ("ran on", (!nodes.is_empty()).then(|| nodes.join(", "))),
         ("tried again", entry.redriven_at.map(time)),
         ("notes", entry.notes.clone()),
     ];
@@ -108,7 +113,6 @@ pub fn one(entry: &DeadLetter) -> String {
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name:14}{}", value?.replace('\n', "\n              "))))
         .collect();
-    let attempts = entry.attempts.as_array().map_or(&[] as &[_], Vec::as_slice);
     if attempts.is_empty() {
         parts.push("\nIt was never tried.".to_owned());
         return parts.join("\n");

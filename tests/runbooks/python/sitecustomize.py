@@ -1,7 +1,7 @@
 """Gives the mock trouble that lasts until somebody ends it, in the processes of the runbooks' tests only.
 
 Python imports this by itself from ``PYTHONPATH``. While the directory ``TROUBLE`` has a file ``lasts``, or the one that the
-key ``while`` names, a model with the key ``trouble=down`` fails as a provider that is down, ``trouble=crash`` kills its
+key ``while`` names, a model with the key ``trouble=down`` fails as a provider that is down, ``trouble=auth`` as one that knows us no more, ``trouble=crash`` kills its
 worker, and ``trouble=slow`` does not answer.
 """
 
@@ -25,6 +25,8 @@ else:
         trouble, mark = keys.get("trouble"), os.path.join(os.environ["TROUBLE"], keys.get("while", "lasts"))
         if trouble == "down" and os.path.exists(mark):
             raise JobError("server_error", "503: the provider is down", http_status=503)
+        if trouble == "auth" and os.path.exists(mark):
+            raise JobError("auth", "401: this key has expired", http_status=401)
         if trouble == "crash" and os.path.exists(mark):
             os.kill(os.getpid(), signal.SIGSEGV)
         while trouble == "slow" and os.path.exists(mark):
