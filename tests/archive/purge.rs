@@ -37,6 +37,15 @@ async fn age(cluster: &Cluster, outcome: &str, days: i32) {
         .unwrap();
 }
 
+/// Who did this, and to how many jobs, by the record; without what was empty.
+async fn acts(cluster: &Cluster, action: &str, facts: &str) -> Vec<(String, i64)> {
+    let sql = format!(
+        "select actor, ({facts} ->> 'jobs')::bigint from audit
+                        where action = $1 and {facts} ->> 'jobs' <> '0' order by id"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(action).fetch_all(&cluster.db).await.unwrap()
+}
+
 async fn listed(cluster: &Cluster, run: &str, list: &str) -> (Value, usize) {
     let pages = pages(cluster, run, &format!("{list}(first: 7, after: $after)"), "id").await;
     let items = pages.iter().map(|p| p["nodes"].as_array().unwrap().len()).sum();
@@ -52,7 +61,10 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     assert!(!said.contains(" 0 B"), "{said}");
     assert_eq!(runlane(&cluster, &["archive"], &[]).await, "Archived 0 jobs.\n", "it ended just now");
     let after = [("RUNLANE_ARCHIVE_AFTER", "0s"), ("RUNLANE_ARCHIVE_BATCH", "7")];
-    assert_eq!(runlane(&cluster, &["archive"], &after).await, "Archived 24 jobs.\n");
+    assert_eq!(runlane(&cluster, &["archive", "--as", "grace"], &after).await, "Archived 24 jobs.\n");
+    let moved = acts(&cluster, "archive.archived", "after").await;
+    assert_eq!(moved.iter().map(|(_, jobs)| jobs).sum::<i64>(), 24, "a record a step: {moved:?}");
+    assert!(moved.iter().all(|(who, _)| who == "grace"), "{moved:?}");
 
     age(&cluster, "completed", 130).await;
     age(&cluster, "failed", 130).await;
@@ -82,7 +94,7 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     assert_eq!(count(&cluster, "select count(*) from archived_job_completed").await, 12);
     let said = runlane(&cluster, &["purge"], &[("RUNLANE_RETENTION_DAYS_COMPLETED", "0")]).await;
     assert_eq!(said, "Purged 0 jobs: 0 B.\n", "0 days are for ever");
-    let said = runlane(&cluster, &["purge"], &[]).await;
+    let said = runlane(&cluster, &["purge", "--as", "grace"], &[]).await;
     assert!(said.contains("Purged 12 jobs: "), "{said}");
     assert_eq!(count(&cluster, "select count(*) from archived_job_completed").await, 0);
 
@@ -92,9 +104,24 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     assert_eq!(after["progress"]["total"], before["progress"]["total"]);
     assert_eq!(listed(&cluster, &run, "jobs").await, (json!(13), 13), "12 probes and an analysis are left");
     assert_eq!(listed(&cluster, &run, "transcripts").await, (json!(1), 1));
-    let noted =
-        "select count(*) from audit where action = 'archive.purged' and (before ->> 'jobs')::int = 12";
-    assert_eq!(count(&cluster, noted).await, 1);
+    assert_eq!(acts(&cluster, "archive.purged", "before").await, [("grace".to_owned(), 12)]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_maintenance_archives_leaves_no_record_and_what_it_purges_is_the_systems() {
+    let mut cluster = Cluster::api_only(&BY_HAND).await;
+    finished_run(&mut cluster).await;
+    while archive(&cluster, 1_000).await > 0 {}
+    assert_eq!(acts(&cluster, "archive.archived", "after").await, []);
+    age(&cluster, "completed", 130).await;
+    count(
+        &cluster,
+        "select sum(purge_partition(partition))::bigint from archive_partitions() where until_at < now()",
+    )
+    .await;
+    let purged = acts(&cluster, "archive.purged", "before").await;
+    assert!(purged.contains(&("system".to_owned(), 12)) && purged.iter().all(|(who, _)| who == "system"));
     cluster.stop().await;
 }
 
