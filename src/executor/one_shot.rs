@@ -53,7 +53,7 @@ pub(super) async fn run(
         Err(error) => return unstartable(format!("the worker could not be started: {error}")),
     };
     let pid = group.pid();
-    let tail = Tail::new(settings.stderr_max_bytes);
+    let tail = Tail::new(settings);
     let output = Mutex::new(Vec::new());
     let (tell, end) = oneshot::channel();
     let lived = {
@@ -81,7 +81,7 @@ pub(super) async fn run(
     Finished {
         claim: job.claim,
         outcome: judge(settings, counters, job, cut, status, &output),
-        stderr_tail: tail.text(|text| settings.redact(text).into_owned()),
+        stderr_tail: tail.text(settings),
         worker_pid: Some(pid),
     }
 }
