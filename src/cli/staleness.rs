@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::app::database_url;
 use crate::config::Config;
 use crate::domain::page::PageRequest;
-use crate::domain::staleness::{StaleJob, StalenessFilter};
+use crate::domain::staleness::{Stage, StaleJob, StaleRun, StalenessFilter};
 use crate::store::{PoolSettings, Store, connect};
 
 /// What to do.
@@ -21,7 +21,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the jobs that take long, and what is or will be done about each. Nothing is changed.
+    /// Show the runs and then the jobs that take long, and what is or will be done about each. Nothing is changed.
     Check {
         /// Say that nothing is to be changed; acting is up to the node that leads.
         #[arg(long)]
@@ -29,7 +29,7 @@ enum Command {
         /// One JSON object a line instead of a table.
         #[arg(long)]
         json: bool,
-        /// How many at most.
+        /// How many runs and how many jobs at most.
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
     },
@@ -56,17 +56,32 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     let store = Store::new(connect(&database_url(&config)?, "runlane staleness", settings)?);
     let page = PageRequest { limit, after: None, count: false };
     let found = store.stale_jobs(&StalenessFilter::default(), &page, n.count_max).await?;
+    let mut runs = store.stale_runs(limit + 1).await?;
+    let shown = usize::try_from(limit).expect("the range of --limit is positive");
+    let more_runs = runs.len() > shown;
+    runs.truncate(shown);
     if json {
+        for run in &runs {
+            println!("{}", run_as_json(run));
+        }
         for job in &found.items {
             println!("{}", as_json(job));
         }
     } else {
-        println!("{}", table(&found.items));
+        println!("{}", table(&runs, &found.items));
     }
-    if found.has_next {
+    if found.has_next || more_runs {
         eprintln!("There are more than {limit}: give a higher --limit to see them.");
     }
     Ok(())
+}
+
+fn run_as_json(run: &StaleRun) -> serde_json::Value {
+    json!({
+        "runId": run.run_id, "stage": Stage::Run.as_str(), "since": run.since, "ageMs": run.age_ms,
+        "thresholdMs": run.threshold_ms, "percent": run.percent(), "health": run.health.as_str(),
+        "action": run.action.as_str(),
+    })
 }
 
 fn as_json(job: &StaleJob) -> serde_json::Value {
@@ -77,13 +92,26 @@ fn as_json(job: &StaleJob) -> serde_json::Value {
     })
 }
 
-fn table(jobs: &[StaleJob]) -> String {
-    if jobs.is_empty() {
-        return "No job takes long.".to_owned();
+fn table(runs: &[StaleRun], jobs: &[StaleJob]) -> String {
+    if runs.is_empty() && jobs.is_empty() {
+        return "No run and no job takes long.".to_owned();
     }
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(["JOB", "RUN", "TYPE", "MODEL", "STAGE", "SINCE", "PERCENT", "HEALTH", "AT 100 %"]);
+    for run in runs {
+        table.add_row([
+            String::new(),
+            run.run_id.to_string(),
+            String::new(),
+            String::new(),
+            Stage::Run.to_string(),
+            run.since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            format!("{:.0}", run.percent()),
+            run.health.to_string(),
+            run.action.to_string(),
+        ]);
+    }
     for job in jobs {
         table.add_row([
             job.job_id.to_string(),
