@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{BY_HAND, archive, count, finished_run, mismatches, pages};
 use crate::control::support::{act, counts, did, is_analysis, probes, queue};
+use crate::queue::support::until_sql;
 use crate::support::app::Cluster;
 
 /// Runs the program on the cluster's database; returns what it printed.
@@ -122,6 +123,39 @@ async fn what_maintenance_archives_leaves_no_record_and_what_it_purges_is_the_sy
     .await;
     let purged = acts(&cluster, "archive.purged", "before").await;
     assert!(purged.contains(&("system".to_owned(), 12)) && purged.iter().all(|(who, _)| who == "system"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_an_old_partition_holds_up_nothing_else() {
+    let mut cluster = Cluster::api_only(&BY_HAND).await;
+    let (kept, deleted) = (finished_run(&mut cluster).await, finished_run(&mut cluster).await);
+    while archive(&cluster, 1_000).await > 0 {}
+    age(&cluster, "completed", 130).await;
+    age(&cluster, "failed", 230).await;
+    let delete = "mutation($id: ID!) { deleteRun(id: $id) { id } }";
+    cluster.user(delete, json!({ "id": deleted })).await.data();
+    let mut reader = cluster.db.begin().await.unwrap();
+    sqlx::query("select count(*) from archived_job_completed").execute(&mut *reader).await.unwrap();
+    // A node that looks after the archive: who does it already goes.
+    cluster.restart().await;
+    let settings = [
+        ("RUNLANE_ARCHIVE_ENABLED", "true"),
+        ("RUNLANE_MAINTENANCE_INTERVAL", "50ms"),
+        ("RUNLANE_DELETE_AFTER", "0s"),
+    ];
+    cluster.add_node(&settings).await;
+    until_sql(
+        &cluster.db,
+        "the other partition is gone",
+        "select not exists (select from archived_job_failed)",
+    )
+    .await;
+    until_sql(&cluster.db, "the deleted run is gone", "select count(*) = 1 from run").await;
+    assert_eq!(acts(&cluster, "archive.purged", "before").await, [("system".to_owned(), 22)]);
+    reader.rollback().await.unwrap();
+    until_sql(&cluster.db, "it is purged", "select not exists (select from archived_job_completed)").await;
+    assert_eq!(counts(&cluster.state(&kept).await), [0, 0, 12, 11, 1]);
     cluster.stop().await;
 }
 
