@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use futures_util::future::join_all;
+
 use crate::auth::Authority;
 use crate::config::{Config, ConfigError, Numbers, Problem};
 use crate::domain::clock::Clock;
@@ -31,8 +33,10 @@ use health::AppProbes;
 /// How long a starting process waits for the database.
 pub const DATABASE_WAIT: Duration = Duration::from_secs(8);
 
-/// Connections that a process needs besides its pools: two for leases, one to listen.
-pub const CONNECTIONS_BESIDES_POOLS: u32 = 3;
+/// Connections that a process needs besides its pools: three for leases, one to listen, one for each duty that it leads in.
+pub const CONNECTIONS_BESIDES_POOLS: u32 = 6;
+/// How long a stopping process waits for its connections to close; one that is silent ends with the process.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -356,8 +360,10 @@ impl App {
             }
         }
         // Whoever stops the database next finds nobody connected.
-        for store in [&self.pools.api, &self.pools.orchestrator, &self.pools.lease] {
-            store.pool().close().await;
+        let pools = [&self.pools.api, &self.pools.orchestrator, &self.pools.lease];
+        let closed = join_all(pools.map(|store| store.pool().close()));
+        if tokio::time::timeout(CLOSE_MAX, closed).await.is_err() {
+            tracing::warn!("some connections to the database do not close; they end with the process");
         }
     }
 }

@@ -244,7 +244,8 @@ impl fmt::Display for StaleNote {
 }
 
 /// Milliseconds for people.
-struct Span(i64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub i64);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

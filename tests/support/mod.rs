@@ -2,5 +2,7 @@
 
 pub mod app;
 pub mod direct;
+pub mod pages;
 pub mod postgres;
 pub mod proxy;
+pub mod shell;
