@@ -109,6 +109,8 @@ numbers! {
     notes_max_chars: usize = 4_000 in 10..=100_000, "RUNLANE_NOTES_MAX_CHARS";
     /// Dead letters that are redriven in one transaction at most.
     redrive_batch: i64 = 500 in 1..=10_000, "RUNLANE_REDRIVE_BATCH";
+    /// Failed jobs of a run that are retried in one transaction at most; claims wait that long.
+    retry_batch: i32 = 1_000 in 1..=10_000, "RUNLANE_RETRY_BATCH";
     /// Mistakes in an input that one answer lists; the rest are counted.
     mistakes_max: usize = 100 in 1..=10_000, "RUNLANE_MISTAKES_MAX";
     /// Jobs of any kind that this node runs at once, for kinds without a number of their own.
