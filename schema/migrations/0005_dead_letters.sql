@@ -8,6 +8,8 @@ create type dlq_reason as enum
     ('staleness_timeout', 'max_retries_exceeded', 'dependency_cycle_detected', 'worker_unavailable', 'manual_dlq',
      'non_retryable', 'crash_loop');
 create type dlq_resolution_status as enum ('pending', 'manually_resolved', 'permanently_failed', 'cancelled');
+comment on type dlq_reason is 'Why a job gave up.';
+comment on type dlq_resolution_status is 'Whether somebody is still to look into a dead letter, or how it was closed.';
 
 create table dead_letter (
     id              bigint generated always as identity primary key,
@@ -163,23 +165,21 @@ end
 $$;
 
 -- Closes the pending entries of jobs that are to try again, in the name of whom the transaction acts for.
-create function close_dead_letters(p_jobs bigint[], p_action text) returns void language plpgsql as $$
-declare
-    v_entry record;
-begin
-    for v_entry in
+create function close_dead_letters(p_jobs bigint[], p_action text) returns void language sql as $$
+    with closed as (
         update dead_letter d
            set status = 'manually_resolved', resolved_at = clock_timestamp(), resolved_by = acting(),
                redriven_at = clock_timestamp()
          where d.job_id = any (p_jobs) and d.status = 'pending'
         returning d.id, d.job_id, d.run_id, d.epoch
-    loop
-        perform record_act(p_action, 'dead_letter', v_entry.id::text, v_entry.run_id,
-                           jsonb_build_object('status', 'pending', 'epoch', v_entry.epoch),
-                           jsonb_build_object('status', 'manually_resolved', 'epoch', v_entry.epoch + 1,
-                                              'jobId', v_entry.job_id));
-    end loop;
-end
+    )
+    insert into audit (actor, role, request_id, action, subject_kind, subject_id, run_id, before, after)
+    select acting(), nullif(current_setting('runlane.role', true), ''),
+           nullif(current_setting('runlane.request_id', true), ''), p_action, 'dead_letter', c.id::text, c.run_id,
+           jsonb_build_object('status', 'pending', 'epoch', c.epoch),
+           jsonb_build_object('status', 'manually_resolved', 'epoch', c.epoch + 1, 'jobId', c.job_id)
+      from closed c
+     order by c.id
 $$;
 
 -- The guard that failed a run closed its lanes, which cancelled what waited there and what came back since. These jobs

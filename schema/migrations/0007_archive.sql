@@ -243,6 +243,10 @@ begin
         update lane l set is_archived = true
          where l.id = v_lane and not exists (select from job j where j.lane_id = v_lane);
     end loop;
+    -- Maintenance leaves no record of what nobody can tell; a person's act does.
+    if v_moved > 0 and nullif(current_setting('runlane.actor', true), '') is not null then
+        perform record_act('archive.archived', 'queue', 'archived_job', null, null, jsonb_build_object('jobs', v_moved));
+    end if;
     return v_moved;
 end
 $$;
@@ -282,6 +286,52 @@ begin
     select array_agg(distinct g.lane_id), count(*) into v_lanes, v_n from gone g;
     update lane l set is_archived = false where l.id = any (v_lanes) and l.is_archived;
     return v_n;
+end
+$$;
+
+-- Has up to p_batch failed probes of a run wait again, hot or archived: those that come after the job p_job of the lane
+-- p_lane, lane by lane and by id. Says which was the last, and how many there were. The caller holds the run's lanes.
+create function retry_failed_probes(p_run uuid, p_lane bigint, p_job bigint, p_batch int)
+returns table (lane_id bigint, job_id bigint, retried int) language plpgsql
+set jit = off
+as $$
+declare
+    v_lane bigint;
+    v_jobs bigint[] := '{}';
+    v_hot  bigint[];
+    v_cold bigint[];
+begin
+    lane_id := p_lane;
+    job_id := p_job;
+    -- What has been purged cannot be retried.
+    for v_lane in
+        select l.id from lane l
+         where l.run_id = p_run and l.kind = 'probe:scenario' and l.id >= p_lane and l.failed > l.purged_failed
+         order by l.id
+    loop
+        exit when cardinality(v_jobs) = p_batch;
+        if v_lane > lane_id then
+            lane_id := v_lane;
+            job_id := 0;
+        end if;
+        v_hot := array(select j.id from job j
+                        where j.lane_id = v_lane and j.state = 'failed' and j.id > job_id
+                        order by j.id limit p_batch - cardinality(v_jobs));
+        v_cold := array(select a.id from archived_job_failed a
+                         where a.lane_id = v_lane and a.id > job_id
+                         order by a.id limit p_batch - cardinality(v_jobs));
+        v_jobs := v_jobs || array(select i.id from unnest(v_hot || v_cold) as i (id)
+                                   order by i.id limit p_batch - cardinality(v_jobs));
+        if v_hot || v_cold <> '{}' then
+            job_id := v_jobs[cardinality(v_jobs)];
+            perform unarchive_jobs(array(select i.id from unnest(v_cold) as i (id) where i.id <= job_id));
+        end if;
+    end loop;
+    retried := cardinality(v_jobs);
+    if retried > 0 then
+        perform retry_jobs(v_jobs, null, 'dead_letter.retried');
+    end if;
+    return next;
 end
 $$;
 

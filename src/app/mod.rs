@@ -55,6 +55,9 @@ pub enum StartError {
     /// The schema cannot be brought to this version.
     #[error("the database's schema cannot be migrated: {0}")]
     Migrate(#[from] MigrateError),
+    /// A command found a schema of another version, which it does not change by itself.
+    #[error("the database's schema is not of this version: {0}")]
+    Schema(String),
     /// Workers' directories cannot be made.
     #[error("RUNLANE_WORK_DIR: {0}; give a directory in which this process may write")]
     WorkDir(#[source] std::io::Error),
@@ -178,13 +181,21 @@ pub async fn prepare_database(config: &Config, patience: Duration) -> Result<(),
 /// The services alone, over the database of the configuration: for commands that do one thing and end.
 ///
 /// # Errors
-/// [`StartError`] when it does not answer in time.
+/// [`StartError`] when it does not answer in time, or when its schema is not of this version.
 pub async fn service(config: &Arc<Config>) -> Result<Service, StartError> {
     let url = database_url(config)?;
     reach(&url, DATABASE_WAIT).await.map_err(StartError::Database)?;
     let pool =
         connect(&url, "runlane command", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
-    Ok(Service::new(Store::new(pool), Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
+    let store = Store::new(pool);
+    require_schema(&store).await?;
+    Ok(Service::new(store, Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
+}
+
+/// Refuses a schema of another version: statements that were checked against this one's would fail or mislead.
+async fn require_schema(store: &Store) -> Result<(), StartError> {
+    let state = store.schema_state().await.map_err(StartError::Database)?;
+    state.problem().map_or(Ok(()), |problem| Err(StartError::Schema(problem)))
 }
 
 impl App {

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::acting::Acting;
 use super::output::{lines, table};
 use crate::app::{DATABASE_WAIT, database_url, operator_store, prepare_database};
 use crate::config::Config;
@@ -19,6 +20,8 @@ pub struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    acting: Acting,
 }
 
 /// Prints what may run twice since the last restore.
@@ -33,6 +36,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     store.settle_home().await.context("cannot see where the database lives")?;
     if arguments.mark {
         store
+            .acting_for(&arguments.acting.requester()?)
             .begin_after_restore("an operator said that the database was restored")
             .await
             .context("cannot pause the queue")?;

@@ -9,7 +9,7 @@ use super::output::{lines, say, table};
 use crate::app::database_url;
 use crate::config::Config;
 use crate::domain::page::PageRequest;
-use crate::domain::staleness::{Span, StaleJob, StalenessFilter};
+use crate::domain::staleness::{Span, Stage, StaleJob, StaleRun, StalenessFilter};
 use crate::store::{PoolSettings, Store, connect};
 
 /// What to do.
@@ -21,7 +21,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the jobs that take long, and what the node that leads does or will do about each. Nothing is changed.
+    /// Show the runs and then the jobs that take long, and what the node that leads does or will do about each. Nothing is
+    /// changed.
     Check {
         /// For those who want to be sure: it changes nothing either way.
         #[arg(long)]
@@ -29,7 +30,7 @@ enum Command {
         /// One JSON object a line instead of a table.
         #[arg(long)]
         json: bool,
-        /// How many at most.
+        /// How many runs and how many jobs at most.
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
     },
@@ -51,17 +52,32 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     let store = Store::new(connect(&database_url(&config)?, "runlane staleness", settings)?);
     let page = PageRequest { limit, after: None, count: false };
     let found = store.stale_jobs(&StalenessFilter::default(), &page, n.count_max).await?;
+    let mut runs = store.stale_runs(limit + 1).await?;
+    let shown = usize::try_from(limit).expect("the range of --limit is positive");
+    let more_runs = runs.len() > shown;
+    runs.truncate(shown);
     if json {
+        for run in &runs {
+            println!("{}", run_as_json(run));
+        }
         for job in &found.items {
             println!("{}", as_json(job));
         }
     } else {
-        say(&list(&found.items))?;
+        say(&list(&runs, &found.items))?;
     }
-    if found.has_next {
+    if found.has_next || more_runs {
         eprintln!("There are more than {limit}: give a higher --limit to see them.");
     }
     Ok(())
+}
+
+fn run_as_json(run: &StaleRun) -> serde_json::Value {
+    json!({
+        "runId": run.run_id, "stage": Stage::Run.as_str(), "since": run.since, "ageMs": run.age_ms,
+        "thresholdMs": run.threshold_ms, "percent": run.percent(), "health": run.health.as_str(),
+        "action": run.action.as_str(),
+    })
 }
 
 fn as_json(job: &StaleJob) -> serde_json::Value {
@@ -72,11 +88,22 @@ fn as_json(job: &StaleJob) -> serde_json::Value {
     })
 }
 
-fn list(jobs: &[StaleJob]) -> String {
-    if jobs.is_empty() {
-        return "No job takes long.".to_owned();
+fn list(runs: &[StaleRun], jobs: &[StaleJob]) -> String {
+    if runs.is_empty() && jobs.is_empty() {
+        return "No run and no job takes long.".to_owned();
     }
     let mut all = table(&["job", "run", "stage", "for", "health", "then", "model or type"]);
+    for run in runs {
+        all.add_row([
+            String::new(),
+            run.run_id.to_string(),
+            Stage::Run.to_string(),
+            format!("{} of {}", Span(run.age_ms), Span(run.threshold_ms)),
+            run.health.to_string(),
+            run.action.to_string(),
+            String::new(),
+        ]);
+    }
     for job in jobs {
         all.add_row([
             job.job_id.to_string(),

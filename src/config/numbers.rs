@@ -109,6 +109,8 @@ numbers! {
     notes_max_chars: usize = 4_000 in 10..=100_000, "RUNLANE_NOTES_MAX_CHARS";
     /// Dead letters that are redriven in one transaction at most.
     redrive_batch: i64 = 500 in 1..=10_000, "RUNLANE_REDRIVE_BATCH";
+    /// Failed jobs of a run that are retried in one transaction at most; claims wait that long.
+    retry_batch: i32 = 1_000 in 1..=10_000, "RUNLANE_RETRY_BATCH";
     /// Mistakes in an input that one answer lists; the rest are counted.
     mistakes_max: usize = 100 in 1..=10_000, "RUNLANE_MISTAKES_MAX";
     /// Jobs of any kind that this node runs at once, for kinds without a number of their own.
@@ -117,7 +119,7 @@ numbers! {
     warm_workers: u32 = 2 in 1..=256, "RUNLANE_WARM_WORKERS";
     /// Python processes of one job each that this node runs at once for probes, and as many for analyses.
     one_shot_workers: u32 = 16 in 1..=1_000, "RUNLANE_ONE_SHOT_WORKERS";
-    /// After a warm process that did not start, the next start waits this long, doubled with every further failure.
+    /// After a process that did not start, the next start waits this long, doubled with every further failure.
     worker_restart_base_ms: u64 = 250 in 1..=60_000, "RUNLANE_WORKER_RESTART_BASE_MS";
     /// No such wait is longer.
     worker_restart_max_ms: u64 = 30_000 in 1..=3_600_000, "RUNLANE_WORKER_RESTART_MAX_MS";

@@ -65,7 +65,8 @@ impl Mutation {
         Ok(ctx.service()?.set_run_priority(ctx.requester()?, &id, priority.into()).await?.into())
     }
 
-    /// Makes the failed probes of a run wait to be tried again; a finished run is reopened by it.
+    /// Makes the failed probes of a run wait to be tried again; a finished run is reopened by it. Of many, some wait
+    /// earlier than others; asking again is safe, and completes what was cut off.
     async fn retry_failed_jobs(&self, ctx: &Context<'_>, run_id: ID) -> Result<Run> {
         Ok(ctx.service()?.retry_failed_jobs(ctx.requester()?, &run_id).await?.into())
     }

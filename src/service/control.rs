@@ -9,7 +9,7 @@ use crate::domain::run::Permission;
 use crate::domain::validation::{ValidationErrors, shorten};
 use crate::domain::view::{Job, Run};
 use crate::domain::{CancelMode, JobKind, Requester, RunAction, RunPriority};
-use crate::store::{JobChange, JobHead, Released, RunChange, RunHead};
+use crate::store::{self, JobChange, JobHead, Released, RunChange, RunHead};
 
 impl Service {
     /// Lets no further job of a run start.
@@ -55,7 +55,15 @@ impl Service {
     /// # Errors
     /// FORBIDDEN, NOT_FOUND, RUN_STATE_ERROR.
     pub async fn retry_failed_jobs(&self, requester: &Requester, id: &str) -> Result<Run> {
-        self.control_run(requester, id, RunAction::RetryFailed, RunChange::RetryFailed).await
+        require_writer(requester)?;
+        let run_id: Uuid = parse_id(Entity::Run, id)?;
+        let action = RunAction::RetryFailed;
+        let outcome = self
+            .store
+            .acting_for(requester)
+            .retry_failed_jobs(run_id, self.config.numbers.retry_batch, allows(requester, action, id))
+            .await;
+        self.changed_run(requester, id, run_id, action, outcome).await
     }
 
     /// Has an analysis of a run computed, anew if there is one.
@@ -98,14 +106,21 @@ impl Service {
     ) -> Result<Run> {
         require_writer(requester)?;
         let run_id: Uuid = parse_id(Entity::Run, id)?;
-        let (who, asked) = (requester.clone(), id.to_owned());
-        let outcome = self
-            .store
-            .acting_for(requester)
-            .control_run(run_id, change, move |run| allow_run(&who, run, action, &asked))
-            .await
-            .map_err(|e| self.failed(e))?;
-        outcome.ok_or_else(|| not_found(Entity::Run, id))??;
+        let allow = allows(requester, action, id);
+        let outcome = self.store.acting_for(requester).control_run(run_id, change, allow).await;
+        self.changed_run(requester, id, run_id, action, outcome).await
+    }
+
+    /// The run as it is after `action`, or why it was not taken.
+    async fn changed_run(
+        &self,
+        requester: &Requester,
+        id: &str,
+        run_id: Uuid,
+        action: RunAction,
+        outcome: store::Result<Option<Result<()>>>,
+    ) -> Result<Run> {
+        outcome.map_err(|e| self.failed(e))?.ok_or_else(|| not_found(Entity::Run, id))??;
         tracing::info!(run_id = %run_id, action = action.name(), by = requester.subject, "run changed");
         let changed = self.read_back(|| self.store.run(run_id)).await.map_err(|e| self.failed(e))?;
         changed.ok_or_else(|| not_found(Entity::Run, id))
@@ -142,6 +157,16 @@ impl Service {
         let changed = self.read_back(|| self.store.job(job_id)).await.map_err(|e| self.failed(e))?;
         changed.ok_or_else(|| not_found(Entity::Job, id))
     }
+}
+
+/// Decides, with the run as it will then be, whether `who` may do this to it.
+fn allows(
+    who: &Requester,
+    action: RunAction,
+    asked: &str,
+) -> impl Fn(&RunHead) -> Result<()> + Send + Sync + use<> {
+    let (who, asked) = (who.clone(), asked.to_owned());
+    move |run| allow_run(&who, run, action, &asked)
 }
 
 /// Whether `who` may do this to the run as it is now.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::audit::{job_facts, record_job_change, record_run_change, run_facts};
 use super::crash::crash_point;
-use super::retry::{retry_failed, take_back};
+use super::retry::{retry_job, take_back};
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::{CancelMode, JobKind, JobState, RunStatus};
@@ -26,8 +26,6 @@ pub enum RunChange {
     Cancel(CancelMode),
     /// Change the place in the queue, 0 to 100.
     SetPriority(i16),
-    /// Make the failed probes wait again, as new epochs.
-    RetryFailed,
     /// Compute an analysis (anew).
     StartAnalysis(JobKind),
 }
@@ -49,7 +47,6 @@ impl RunChange {
             Self::Resume => "resumeRun",
             Self::Cancel(_) => "cancelRun",
             Self::SetPriority(_) => "setRunPriority",
-            Self::RetryFailed => "retryFailedJobs",
             Self::StartAnalysis(_) => "startAnalysis",
         }
     }
@@ -105,9 +102,7 @@ impl Store {
             let allow = Arc::clone(&allow);
             Box::pin(async move {
                 lock_gate(c).await?;
-                sqlx::query!("select id from lane where run_id = $1 order by id for update", id)
-                    .fetch_all(&mut *c)
-                    .await?;
+                lock_lanes(c, id).await?;
                 let Some(run) = lock_run(c, id).await? else { return Ok(None) };
                 if let Err(refused) = allow(&run) {
                     return Ok(Some(Err(refused)));
@@ -187,7 +182,7 @@ impl Store {
                 match (change, job.state) {
                     (JobChange::Cancel, JobState::Active) => request_cancel(c, &[lane.id], Some(id)).await?,
                     (JobChange::Cancel, _) => cancel_waiting_job(c, &job, lane.id).await?,
-                    (JobChange::Retry, _) => retry_failed(c, &job.run, &[lane.id], Some(&job)).await?,
+                    (JobChange::Retry, _) => retry_job(c, &job).await?,
                 }
                 record_job_change(c, change.action(), id, job.run.id, before).await?;
                 crash_point(change.points().0);
@@ -202,6 +197,12 @@ impl Store {
 /// Waits for the claims that are under way, and holds further ones off until the transaction ends.
 pub(super) async fn lock_gate(c: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_advisory_xact_lock(gate())").fetch_one(c).await?;
+    Ok(())
+}
+
+/// Locks all lanes of a run.
+pub(super) async fn lock_lanes(c: &mut PgConnection, run: Uuid) -> Result<()> {
+    sqlx::query!("select id from lane where run_id = $1 order by id for update", run).fetch_all(c).await?;
     Ok(())
 }
 
@@ -231,17 +232,6 @@ async fn apply(c: &mut PgConnection, run: &RunHead, change: RunChange) -> Result
         }
         RunChange::Cancel(mode) => cancel(c, run, mode).await,
         RunChange::SetPriority(priority) => set_priority(c, run.id, priority).await,
-        RunChange::RetryFailed => {
-            let lanes = sqlx::query_scalar!(
-                // What has been purged cannot be retried.
-                "select id from lane
-                  where run_id = $1 and kind = 'probe:scenario' and failed > purged_failed order by id",
-                run.id
-            )
-            .fetch_all(&mut *c)
-            .await?;
-            if lanes.is_empty() { Ok(()) } else { retry_failed(c, run, &lanes, None).await }
-        }
         RunChange::StartAnalysis(kind) => {
             sqlx::query!("select start_analysis($1, $2::text::job_kind)", run.id, kind.as_str())
                 .fetch_one(c)

@@ -22,7 +22,6 @@ impl RunChange {
             Self::Resume => ("resume.before", "resume.after"),
             Self::Cancel(_) => ("cancel.before", "cancel.after"),
             Self::SetPriority(_) => ("priority.before", "priority.after"),
-            Self::RetryFailed => ("retry.before", "retry.after"),
             Self::StartAnalysis(_) => ("analysis.before", "analysis.after"),
         }
     }

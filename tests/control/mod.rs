@@ -9,6 +9,7 @@ mod machines;
 mod pause;
 mod queue;
 mod retry;
+mod retry_batches;
 mod revision;
 mod roles;
 mod states;

@@ -4,3 +4,5 @@
 mod acts;
 mod queue;
 mod support;
+
+pub(crate) use support::asked;

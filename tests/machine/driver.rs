@@ -7,7 +7,7 @@ use runlane::domain::dead_letter::{DeadLetterFilter, Redrive};
 use runlane::domain::job::Claim;
 use runlane::domain::leader::Duty;
 use runlane::domain::{AttemptOutcome, CancelMode, JobKind, JobState, RunAction, ids};
-use runlane::store::{Beat, JobChange, JobHead, Leadership, RunChange};
+use runlane::store::{Beat, JobChange, JobHead, Leadership, RunChange, RunHead};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -156,7 +156,11 @@ impl Driver {
                 self.act(run, RunAction::SetPriority, change, How::Priority(priority)).await
             }
             Operation::RetryFailed { run } => {
-                self.act(run, RunAction::RetryFailed, RunChange::RetryFailed, How::Plainly).await
+                let run = run % self.runs.len();
+                let allow = |head: &RunHead| head.status.allow(RunAction::RetryFailed).map(drop);
+                let done = self.direct.store.retry_failed_jobs(self.runs[run], 2, allow).await.unwrap();
+                let expected = self.reference.act(run, RunAction::RetryFailed, How::Plainly);
+                same("allowed", &done.expect("the run exists").is_ok(), &expected)
             }
             Operation::Analyse { run, kind } => {
                 self.act(run, RunAction::StartAnalysis, RunChange::StartAnalysis(kind), How::Analyse(kind))

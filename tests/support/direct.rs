@@ -106,6 +106,12 @@ impl Direct {
         assert_eq!(done, Some(Ok(())));
     }
 
+    /// Retries the failed probes of a run one by one, whatever its status allows.
+    pub async fn force_retry(&self, run: Uuid) {
+        let done = self.store.retry_failed_jobs(run, 1, |_| Ok::<(), ()>(())).await.unwrap();
+        assert_eq!(done, Some(Ok(())));
+    }
+
     /// Does this to a job, whatever its state allows.
     pub async fn force_job(&self, job: i64, change: JobChange) {
         let done = self.store.control_job(job, change, |_| Ok::<(), ()>(())).await.unwrap();

@@ -1,5 +1,7 @@
 //! The rules of docs/architecture.md that a text search can see.
 
+mod numbers;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -69,7 +69,7 @@ async fn retried_and_analysed_twice(direct: &Direct, node: Uuid, definition: Uui
     each(direct, node, &[Completed, Failed, Completed, Failed, Completed, Completed, Completed, Completed])
         .await;
     analyse(direct, node).await;
-    direct.force(run, RunChange::RetryFailed).await;
+    direct.force_retry(run).await;
     each(direct, node, &[Retried, Completed, Completed]).await;
     analyse(direct, node).await;
 }
