@@ -224,7 +224,8 @@ impl Executor {
         })
     }
 
-    /// Gives the worker its grace to answer a cancel, then ends it. `stop`, while it was not asked to stop yet.
+    /// Gives the worker its grace to answer a cancel, then ends it: twice, if it says that an overdue job was held up and
+    /// ends soon. `stop`, while it was not asked to stop yet.
     async fn insist(
         &self,
         worker: &Worker,
@@ -234,7 +235,7 @@ impl Executor {
     ) -> Result<Finished, tokio::sync::oneshot::error::RecvError> {
         let grace = tokio::time::sleep(self.settings.cancel_grace);
         tokio::pin!(grace);
-        let mut waiting = true;
+        let (mut waiting, mut extended) = (true, false);
         loop {
             let stopped = async {
                 match stop.as_deref_mut() {
@@ -250,8 +251,13 @@ impl Executor {
                     stop = None;
                 }
                 () = &mut grace, if waiting => {
-                    worker.give_up_on(&job.job_id);
-                    waiting = false;
+                    if !extended && worker.asks_for_time(&job.job_id) {
+                        extended = true;
+                        grace.as_mut().reset(tokio::time::Instant::now() + self.settings.cancel_grace);
+                    } else {
+                        worker.give_up_on(&job.job_id);
+                        waiting = false;
+                    }
                 }
             }
         }

@@ -274,7 +274,7 @@ fn listen(settings: &Settings, counters: &Counters, job: &Job, asked: Asked, out
         let problem = match values.next() {
             None => break,
             Some(Ok(value)) => match protocol::parse(value.get()) {
-                Ok(Event::Hello | Event::Sign) => continue,
+                Ok(Event::Hello | Event::Progress | Event::Heartbeat { .. }) => continue,
                 Ok(Event::Terminal { job_id, body }) if answer.is_none() && job_id == job.job_id.as_str() => {
                     answer = Some(verdict::answered(settings, job.kind, asked, &body));
                     continue;

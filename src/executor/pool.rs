@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::job::{Finished, Job};
 use super::settings::Settings;
 use super::supervise;
-use super::worker::{Death, Ending, Submitted, Worker};
+use super::verdict::Ending;
+use super::worker::{Death, Submitted, Worker};
 use super::workplace::Workplace;
 use super::{Counters, Gauge, locked};
 

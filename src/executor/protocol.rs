@@ -13,8 +13,10 @@ const VERSION: u64 = 1;
 pub(super) enum Event<'a> {
     /// A warm worker is ready.
     Hello,
-    /// A heartbeat or progress: a sign of life.
-    Sign,
+    /// How far a job is.
+    Progress,
+    /// A job is worked on.
+    Heartbeat { job_id: Option<Cow<'a, str>> },
     /// The end of a job.
     Terminal { job_id: Cow<'a, str>, body: Body<'a> },
 }
@@ -60,7 +62,8 @@ pub(super) fn parse(text: &str) -> Result<Event<'_>, String> {
     }
     let body = match envelope.kind.0.as_ref() {
         "hello" => return Ok(Event::Hello),
-        "heartbeat" | "progress" => return Ok(Event::Sign),
+        "progress" => return Ok(Event::Progress),
+        "heartbeat" => return Ok(Event::Heartbeat { job_id: envelope.job_id.map(|id| id.0) }),
         "result" => Body::Result { transcript: envelope.transcript, analysis: envelope.analysis },
         "error" => Body::Error { error: envelope.error, usage: envelope.usage },
         other => return Err(format!("it sent a message of the unknown type {:?}", excerpt(other))),
@@ -93,9 +96,12 @@ pub(super) fn push_job(out: &mut Vec<u8>, request: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends a `cancel` message.
-pub(super) fn push_cancel(out: &mut Vec<u8>, job_id: &str) {
-    let line = serde_json::json!({ "v": VERSION, "type": "cancel", "jobId": job_id });
+/// Appends a `cancel` message; one for a job that is overdue says so.
+pub(super) fn push_cancel(out: &mut Vec<u8>, job_id: &str, overdue: bool) {
+    let mut line = serde_json::json!({ "v": VERSION, "type": "cancel", "jobId": job_id });
+    if overdue {
+        line["reason"] = "deadline".into();
+    }
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
 }
@@ -132,7 +138,7 @@ mod tests {
     #[test]
     fn known_messages_are_read_with_fields_yet_unknown() {
         assert!(matches!(parse(r#"{"v":1,"type":"hello","pid":1,"worker":"w","new":[]}"#), Ok(Event::Hello)));
-        assert!(matches!(parse(r#"{"v":1,"type":"heartbeat","jobId":"1"}"#), Ok(Event::Sign)));
+        assert!(matches!(parse(r#"{"v":1,"type":"heartbeat","jobId":"1"}"#), Ok(Event::Heartbeat { .. })));
         let Ok(Event::Terminal { job_id, body: Body::Error { error: Some(error), .. } }) =
             parse(r#"{"error":{"code":1},"jobId":"é\n","type":"error","v":1}"#)
         else {
@@ -145,12 +151,15 @@ mod tests {
     fn a_request_becomes_one_line() {
         let mut out = Vec::new();
         push_job(&mut out, b"{\n \"a\":\r\n \"b\\nc\" }");
-        push_cancel(&mut out, "x\n\"y");
+        push_cancel(&mut out, "x\n\"y", false);
+        push_cancel(&mut out, "z", true);
         push_shutdown(&mut out);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines[0]["a"], "b\nc");
-        assert_eq!((&lines[1]["jobId"], &lines[2]["type"]), (&"x\n\"y".into(), &"shutdown".into()));
+        assert_eq!((&lines[1]["jobId"], &lines[1]["reason"]), (&"x\n\"y".into(), &serde_json::Value::Null));
+        assert_eq!((&lines[2]["jobId"], &lines[2]["reason"]), (&"z".into(), &"deadline".into()));
+        assert_eq!(lines[3]["type"], "shutdown");
     }
 
     proptest! {

@@ -8,7 +8,8 @@ use futures_util::future::{Fuse, FusedFuture, join};
 use nix::sys::signal::Signal;
 
 use super::streams::{ReadEnd, read_lines};
-use super::worker::{Death, Ending, Worker};
+use super::verdict::Ending;
+use super::worker::{Death, Worker};
 use super::workplace::Workplace;
 use crate::process::{Group, Pipes};
 

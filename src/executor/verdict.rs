@@ -9,9 +9,31 @@ use super::job::{Outcome, StopReason, WorkerError};
 use super::payload;
 use super::protocol::Body;
 use super::settings::Settings;
-use super::worker::Ending;
 use crate::domain::crash::Cause;
 use crate::domain::{ErrorCode, JobKind};
+
+/// Why a worker ends. The first reason stands.
+#[derive(Debug, Clone)]
+pub(super) enum Ending {
+    /// It wrote what is no message.
+    Malformed(String),
+    /// It wrote a longer line than this.
+    TooLong(usize),
+    /// It closed its stdout, perhaps by exiting; `rest` bytes of a message were left over.
+    StdoutClosed { rest: usize },
+    /// It closed its stdin, perhaps by exiting.
+    StdinClosed,
+    /// It did not say `hello` in time.
+    NoHello,
+    /// It did not answer for an overdue job; `alone`: that job had it to itself.
+    Unresponsive { alone: bool },
+    /// It did not answer a cancel.
+    CancelIgnored,
+    /// It is not needed any more.
+    Retired,
+    /// The node must let go of everything at once.
+    Aborted,
+}
 
 /// What the node asked of a job's worker before it heard of the job's end.
 #[derive(Debug, Clone, Copy, Default)]

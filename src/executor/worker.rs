@@ -15,33 +15,10 @@ use super::job::{Finished, Job, Outcome, StopReason};
 use super::protocol::{self, Body, Event};
 use super::settings::Settings;
 use super::streams::Tail;
-use super::verdict::{self, Asked, Died};
+use super::verdict::{self, Asked, Died, Ending};
 use super::{Counters, locked};
 use crate::domain::JobKind;
 use crate::domain::job::Claim;
-
-/// Why a worker ends. The first reason stands.
-#[derive(Debug, Clone)]
-pub(super) enum Ending {
-    /// It wrote what is no message.
-    Malformed(String),
-    /// It wrote a longer line than this.
-    TooLong(usize),
-    /// It closed its stdout, perhaps by exiting; `rest` bytes of a message were left over.
-    StdoutClosed { rest: usize },
-    /// It closed its stdin, perhaps by exiting.
-    StdinClosed,
-    /// It did not say `hello` in time.
-    NoHello,
-    /// It did not answer for an overdue job; `alone`: that job had it to itself.
-    Unresponsive { alone: bool },
-    /// It did not answer a cancel.
-    CancelIgnored,
-    /// It is not needed any more.
-    Retired,
-    /// The node must let go of everything at once.
-    Aborted,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -58,6 +35,8 @@ struct Entry {
     /// Where its line begins in all that was ever queued.
     begins_at: u64,
     asked: Asked,
+    /// Worked on, as its worker said after it was overdue.
+    alive: bool,
 }
 
 #[derive(Debug)]
@@ -198,6 +177,7 @@ impl Worker {
             reply,
             begins_at: state.queued_bytes,
             asked: Asked::default(),
+            alive: false,
         };
         state.queue(|out| protocol::push_job(out, &job.request));
         state.in_flight.insert(job.job_id.clone(), entry);
@@ -206,20 +186,26 @@ impl Worker {
         Submitted::InFlight(answer)
     }
 
-    /// Asks the worker to cancel a job that is to stop (`Some`) or overdue (`None`). The line is sent once.
+    /// Asks the worker to cancel a job that is to stop (`Some`) or overdue (`None`), each once.
     pub fn cancel(&self, job_id: &str, reason: Option<StopReason>) {
         let mut state = locked(&self.state);
         let Some(entry) = state.in_flight.get_mut(job_id) else { return };
-        let asked_before = entry.asked.overdue || entry.asked.stop.is_some();
+        let stops_already = entry.asked.stop.is_some();
         match reason {
             Some(reason) => entry.asked.stop = Some(reason),
             None => entry.asked.overdue = true,
         }
-        if !asked_before {
-            state.queue(|out| protocol::push_cancel(out, job_id));
+        if !stops_already {
+            state.queue(|out| protocol::push_cancel(out, job_id, reason.is_none()));
             drop(state);
             self.written_to.notify_one();
         }
+    }
+
+    /// Whether the worker has said of an overdue job, since it was asked to stop it, that an answer is coming.
+    pub fn asks_for_time(&self, job_id: &str) -> bool {
+        let state = locked(&self.state);
+        state.in_flight.get(job_id).is_some_and(|entry| entry.asked.stop.is_none() && entry.alive)
     }
 
     /// The worker had its time to answer for this job: the process must go.
@@ -283,7 +269,14 @@ impl Worker {
             Ok(_) if locked(&self.state).phase == Phase::Starting => {
                 self.malformed("it spoke before it said hello".to_owned())
             }
-            Ok(Event::Sign) => ControlFlow::Continue(()),
+            Ok(Event::Progress) => ControlFlow::Continue(()),
+            Ok(Event::Heartbeat { job_id }) => {
+                let mut state = locked(&self.state);
+                if let Some(entry) = job_id.and_then(|id| state.in_flight.get_mut(id.as_ref())) {
+                    entry.alive = entry.asked.overdue;
+                }
+                ControlFlow::Continue(())
+            }
             Ok(Event::Terminal { job_id, body }) => {
                 self.settle(&job_id, &body);
                 ControlFlow::Continue(())

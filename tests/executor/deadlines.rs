@@ -1,5 +1,7 @@
 //! Jobs that take too long.
 
+use std::time::Duration;
+
 use runlane::domain::ErrorCode;
 use runlane::executor::{Executor, Job, Outcome, Settings};
 use serde_json::json;
@@ -36,6 +38,27 @@ async fn a_result_that_comes_after_the_deadline_but_within_the_grace_counts() {
     let executor = Executor::new(settings("serve"));
     let finished = run(&executor, overdue(job(1, &json!({ "act": "hold", "on_cancel": "result" })))).await;
     assert!(completed(&finished), "{finished:?}");
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_says_that_an_overdue_job_was_held_up_gets_as_long_again() {
+    let grace = Duration::from_secs(1);
+    let executor = Executor::new(Settings { cancel_grace: grace, ..settings("serve") });
+    let held_up = json!({ "act": "hold", "on_cancel": "held up", "answers_after_s": 1.5 });
+    let finished = run(&executor, overdue(job(1, &held_up))).await;
+    assert!(completed(&finished), "{finished:?}");
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn it_gets_that_once() {
+    let executor = Executor::new(impatient("serve"));
+    let finished =
+        run(&executor, overdue(job(1, &json!({ "act": "hold", "on_cancel": "alive for ever" })))).await;
+    let Outcome::Failed(error) = &finished.outcome else { panic!("{finished:?}") };
+    assert_eq!(error.code, ErrorCode::Timeout);
+    assert_gone(finished.worker_pid.unwrap());
     finish(&executor, []).await;
 }
 

@@ -3,6 +3,7 @@
 mod disk;
 mod ends;
 mod guards;
+mod locks;
 mod outage;
 mod people;
 mod proxy;

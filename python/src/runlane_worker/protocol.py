@@ -77,6 +77,11 @@ def hello(providers: list[str]) -> Message:
     return head | {"kinds": list(KINDS), "providers": providers}
 
 
+def heartbeat(job_id: str, activity: str) -> Message:
+    """A job is still being worked on."""
+    return {"v": VERSION, "type": "heartbeat", "jobId": job_id, "activity": activity}
+
+
 def progress(job_id: str, done: int, total: int, message: str) -> Message:
     """How far a job is."""
     return {"v": VERSION, "type": "progress", "jobId": job_id, "done": done, "total": total, "message": message}

@@ -11,6 +11,10 @@ from . import probe, protocol
 from .errors import JobError
 from .job import Analyze, Head, Probe
 from .protocol import Message
+from .steps import Steps
+
+LATE_S = 0.05
+"""A timer that fires later than this was held up by somebody's code. What is shorter costs no job its deadline."""
 
 Send = Callable[[Message], None]
 """Sends a message; may be called on the event loop's thread only."""
@@ -33,10 +37,21 @@ class Running:
         self._send = send
         self._reason: JobError | None = None
         self._task: asyncio.Task[Message] | None = None
+        self._steps: Steps[Message] | None = None
+        self._timer: asyncio.TimerHandle
 
     def cancel(self) -> None:
         """Ends the job with ``cancelled``, unless its result is already there."""
         self._end(JobError("cancelled", "the job was cancelled"))
+
+    def _due(self, due_at: float) -> None:
+        """The deadline has passed. A job gets the time back, once, that another one's code took from it."""
+        late_s = asyncio.get_running_loop().time() - due_at
+        if late_s <= LATE_S or self._steps is None or self._steps.ran_at(due_at):
+            self._expire()
+            return
+        self._timer = asyncio.get_running_loop().call_later(late_s, self._expire)
+        self._send(protocol.heartbeat(self.job.job_id, f"the event loop stood still: {late_s:.3f} s more"))
 
     def _expire(self) -> None:
         limit = f"{self.job.deadline_s:g} s"
@@ -59,7 +74,9 @@ class Running:
         self._task = task
         if early := self._ended_early():
             return early
-        timer = asyncio.get_running_loop().call_later(self.job.deadline_s, self._expire)
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + self.job.deadline_s
+        self._timer = loop.call_at(due_at, self._due, due_at)
         try:
             return await self._work()
         except asyncio.CancelledError:
@@ -76,12 +93,13 @@ class Running:
         except Exception as error:  # noqa: BLE001 # whatever it is, the job ends with an event
             return protocol.error(self.job.job_id, unexpected(error))
         finally:
-            timer.cancel()
+            self._timer.cancel()
 
     async def _work(self) -> Message:
         job = self.job
         if isinstance(job, Probe):
-            return protocol.result(job.job_id, "transcript", await probe.run(job, self._progress))
+            self._steps = Steps(probe.run(job, self._progress), asyncio.get_running_loop().time)
+            return protocol.result(job.job_id, "transcript", await self._steps)
         return protocol.result(job.job_id, "analysis", await self._analyze(job))
 
     def _progress(self, done: int, total: int, message: str) -> None:

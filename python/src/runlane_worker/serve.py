@@ -120,7 +120,9 @@ class Server:
             self._start(message)
         elif protocol.version_problem(message) is None and kind == "cancel":
             # An unknown id is no error: the job may just have ended.
-            if running := self._running.get(protocol.job_id_of(message) or ""):
+            running = self._running.get(protocol.job_id_of(message) or "")
+            # A job's deadline is its own timer's, which knows whether the loop was held up.
+            if running and message.get("reason") != "deadline":
                 running.cancel()
         elif protocol.version_problem(message) is None and kind == "shutdown":
             self._stopping = True
