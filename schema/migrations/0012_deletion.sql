@@ -1,5 +1,9 @@
 -- What people deleted is hidden at once and removed later, in small steps.
 
+-- From then on the run is not whole any more, and cannot be restored.
+alter table run add column removal_began_at timestamptz,
+    add check (removal_began_at is null or deleted_at is not null);
+
 -- Deletes up to p_batch rows of one run that was deleted p_after ago, at last the run itself; says how many. Null when
 -- another node is at it.
 create function remove_deleted_run(p_after interval, p_batch int) returns int language plpgsql as $$
@@ -21,7 +25,8 @@ begin
         return 0;
     end if;
     perform from lane l where l.run_id = v_run order by l.id for update;
-    perform from run r where r.id = v_run and r.deleted_at is not null for update;
+    update run r set removal_began_at = coalesce(r.removal_began_at, clock_timestamp())
+     where r.id = v_run and r.deleted_at is not null;
     if not found then
         -- Restored meanwhile.
         return 1;

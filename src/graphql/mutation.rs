@@ -93,7 +93,7 @@ impl Mutation {
         Ok(ctx.service()?.delete_run(ctx.requester()?, &id).await?.into())
     }
 
-    /// Shows a deleted run again, until it is removed for good; for admins.
+    /// Shows a deleted run again, until its removal begins; for admins.
     async fn restore_run(&self, ctx: &Context<'_>, id: ID) -> Result<Run> {
         Ok(ctx.service()?.restore_run(ctx.requester()?, &id).await?.into())
     }

@@ -88,7 +88,7 @@ impl Store {
         .await
     }
 
-    /// Shows a deleted run again; says whether there was one to restore.
+    /// Shows a deleted run again; says whether there was one to restore, of which nothing has been removed yet.
     ///
     /// # Errors
     /// The database's.
@@ -97,7 +97,7 @@ impl Store {
             Box::pin(async move {
                 let restored = sqlx::query!(
                     "update run set deleted_at = null, deleted_by = null, version = version + 1
-                      where id = $1 and deleted_at is not null",
+                      where id = $1 and deleted_at is not null and removal_began_at is null",
                     id
                 )
                 .execute(&mut *c)

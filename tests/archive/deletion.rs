@@ -162,6 +162,9 @@ async fn what_was_deleted_goes_in_small_steps_and_nothing_else_does() {
     while steps.last() != Some(&0) {
         steps.push(step("run", "0").await);
         assert_eq!(checker.violations(true, &[]).await, [], "after {steps:?}");
+        // What has begun to go is not whole any more.
+        let restored = cluster.admin(RESTORE, json!({ "id": run })).await;
+        assert_eq!(restored.code(), "NOT_FOUND", "after {steps:?}");
     }
     assert_eq!(steps, [7, 7, 7, 7, 7, 2, 0], "24 probes, an analysis, 11 dead letters and the run");
     assert_eq!((step("definition", "0").await, step("definition", "0").await), (7, 6));
