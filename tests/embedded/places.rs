@@ -100,7 +100,10 @@ async fn a_directory_that_a_stranger_prepared_is_not_used() {
 async fn stranger(home: &Path, data_dir: &Path) -> Owner {
     let copy = home.join("tests");
     if !copy.exists() {
-        std::fs::copy(this_binary(), &copy).unwrap();
+        // By a process of its own: another test may fork here while the copy is open for writing, and no program can be
+        // started that any process has open so.
+        let copied = tokio::process::Command::new("cp").arg(this_binary()).arg(&copy).status().await.unwrap();
+        assert!(copied.success());
     }
     let mut command = command(&copy, data_dir);
     command.uid(STRANGER).gid(STRANGER);

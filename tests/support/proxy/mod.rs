@@ -51,8 +51,8 @@ pub mod work {
     pub const CANCEL: &str = "set status = 'CANCELLED'";
     /// `setRunPriority`.
     pub const PRIORITY: &str = "update lane set priority";
-    /// `retryFailedJobs` and `retryJob`.
-    pub const RETRY: &str = "select retry_jobs(";
+    /// `retryFailedJobs`.
+    pub const RETRY: &str = "from retry_failed_probes(";
     /// `pauseQueue` and `resumeQueue`.
     pub const QUEUE: &str = "update queue_state";
 }
