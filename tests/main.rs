@@ -18,6 +18,7 @@ mod nodes;
 mod queue;
 mod quickstart;
 mod reads;
+mod runbooks;
 mod staleness;
 mod support;
 mod tidy;

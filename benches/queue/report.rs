@@ -18,6 +18,13 @@ impl Report {
         self.goals.push(format!("goal {n}: {what} {} <{} {verdict}", ms(figure), ms(limit)));
     }
 
+    /// Holds a size against the goal that it stays below a limit.
+    pub fn goal_bytes_below(&mut self, what: &str, figure: f64, limit: f64) {
+        let verdict = if figure < limit { "met" } else { "short" };
+        let n = self.goals.len() + 1;
+        self.goals.push(format!("goal {n}: {what} {figure:.0} bytes <{limit:.0} bytes {verdict}"));
+    }
+
     /// One line a goal.
     pub fn print_goals(&self) {
         println!();

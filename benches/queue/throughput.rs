@@ -28,13 +28,17 @@ const WAYS: [Way; 5] = [
     Way { what: "1 node, 1 lane, batches of 32 (the default slots)", lanes: 1, nodes: 1, batch: 32 },
 ];
 
+/// What the log of the database may grow by for a job that does nothing.
+const WAL_MAX_BYTES: f64 = 1_536.0;
+
 /// Measures each way and the floor in turn, as often as there are rounds.
-pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyhow::Result<()> {
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("{} no-op jobs claimed and completed, without Python", scale.driven));
     let mut floors: [Vec<f64>; 2] = Default::default();
     let mut floor_costs: [Vec<Duration>; 2] = Default::default();
     let mut rates: [Vec<f64>; WAYS.len()] = Default::default();
     let mut costs: [Vec<Duration>; WAYS.len()] = Default::default();
+    let mut logged: [Vec<f64>; WAYS.len()] = Default::default();
     let mut tallies = [Tally::default(); WAYS.len()];
     for _ in 0..scale.rounds {
         for clients in [1, 2] {
@@ -47,7 +51,8 @@ pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyh
             stage.drop(database).await?;
         }
         for (i, way) in WAYS.iter().enumerate() {
-            let (time, used, tally) = drive(stage, scale, way).await?;
+            let (time, used, wal, tally) = drive(stage, scale, way).await?;
+            logged[i].push(wal / tally.jobs as f64);
             costs[i].push(used);
             rates[i].push(rate(tally.jobs as f64, time));
             tallies[i] = tally;
@@ -63,16 +68,18 @@ pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyh
         let batch = |time: Duration| ms(time / tally.claims);
         let value = format!(
             "{rate:.0} jobs/s, {:.2} of the floor; processor {:.1} µs a job, {:.1} times the floor's; \
-             a batch: claim {}, payloads {}, ends {}",
+             WAL {:.0} bytes a job; a batch: claim {}, payloads {}, ends {}",
             rate / median(&floors[way.nodes - 1]),
             each(used, scale.driven),
             used.as_secs_f64() / median(&floor_costs[way.nodes - 1]).as_secs_f64(),
+            median(&logged[i]),
             batch(tally.claiming),
             batch(tally.reading),
             batch(tally.ending)
         );
         figure(way.what, &value);
     }
+    report.goal_bytes_below("WAL of a no-op job", median(&logged[0]), WAL_MAX_BYTES);
     Ok(())
 }
 
@@ -81,7 +88,7 @@ fn each(time: Duration, jobs: i32) -> f64 {
     time.as_secs_f64() * 1e6 / f64::from(jobs)
 }
 
-async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Duration, Duration, Tally)> {
+async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Duration, Duration, f64, Tally)> {
     let database = stage.database().await?;
     let (app, client) = serve(&database, false, &[]).await?;
     fill::scenarios(&client).await?;
@@ -92,6 +99,8 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
     for _ in 0..way.nodes {
         drivers.push(Driver::register(&database, way.batch).await?);
     }
+    let logged = "select (pg_current_wal_insert_lsn() - '0/0')::bigint";
+    let before = database.number(logged).await?;
     let meter = Meter::ours()?;
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -108,9 +117,10 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
         all.ending += tally.ending;
     }
     let (time, used) = (begun.elapsed(), meter.used()?);
+    let wal = database.number(logged).await? - before;
     check(&database, i64::from(fill.total())).await?;
     stage.drop(database).await?;
-    Ok((time, used, all))
+    Ok((time, used, wal as f64, all))
 }
 
 /// Every job completed once, with its attempt and its transcript; every counter and every run says so.

@@ -5,6 +5,11 @@ create type job_kind as enum ('probe:scenario', 'analyze:basic', 'analyze:deep')
 create type job_state as enum ('pending', 'active', 'completed', 'failed', 'cancelled');
 create type attempt_outcome as enum
     ('completed', 'failed', 'retried', 'throttled', 'lost', 'released', 'cancelled');
+comment on type run_status is 'Where a run stands. COMPLETED, FAILED and CANCELLED are final, save that a retry reopens the first two.';
+comment on type job_kind is 'What a job does: put a scenario to a model, or analyse a run.';
+comment on type job_state is 'Where a job stands. A waiting job of a closed lane counts as cancelled, whatever its row says.';
+comment on type attempt_outcome is
+    'How a claim ended. Only failed and retried count against the job; lost is counted on its own.';
 
 -- Definitions and scenarios are immutable: creating one with an existing name makes the next version.
 create table definition (

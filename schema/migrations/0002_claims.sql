@@ -1,5 +1,5 @@
 -- The queue's own moves as functions: each is one call in autocommit, so no client holds a lock while the network
--- waits. Lock order everywhere: gate, lanes, jobs, counters, runs; within each by id.
+-- waits. Lock order everywhere: leadership, gate, node, lanes, jobs, dead letters, counters, runs; within each by id.
 
 -- Claims hold the gate shared; pause, resume, cancel and priority changes hold it exclusively. Whoever takes it does so
 -- in a statement of its own, so that the statements after it see everything that was committed before it was granted.

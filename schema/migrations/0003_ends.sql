@@ -1,5 +1,4 @@
--- How claims end: one by one or in batches, by the node that holds them or by the one that finds it dead. The lock order
--- is that of 0002_claims.sql.
+-- How claims end: in batches, by the node that holds them or by one that finds it dead. Locks as in 0002_claims.sql.
 
 -- Makes an analysis of a run wait to be computed (anew). Nothing changes while one of the kind waits or runs. Whoever
 -- calls holds the locks that come before. That one is computed anew is recorded.
@@ -187,10 +186,9 @@ begin
            set state = f.state,
                node_id = null,
                finished_at = case when f.state <> 'pending' then v_now end,
-               -- Whoever need not wait keeps its place: a job that was lost does not queue up behind the whole lane.
-               run_at = case when f.state = 'pending' and f.delay_ms > 0
-                             then v_now + f.delay_ms * interval '1 millisecond'
-                             else j.run_at end,
+               -- Without a wait a job keeps its place, unless it crashed a worker: those that may be innocent go before it.
+               run_at = case when f.state = 'pending' and (f.delay_ms > 0 or f.alone)
+                             then v_now + f.delay_ms * interval '1 millisecond' else j.run_at end,
                waits_since = case when f.state = 'pending' then v_now else j.waits_since end,
                failures = j.failures + (f.outcome in ('failed', 'retried') and not f.alone)::int,
                losses = j.losses + (f.outcome = 'lost' or f.alone)::int,

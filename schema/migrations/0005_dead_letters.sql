@@ -8,6 +8,8 @@ create type dlq_reason as enum
     ('staleness_timeout', 'max_retries_exceeded', 'dependency_cycle_detected', 'worker_unavailable', 'manual_dlq',
      'non_retryable', 'crash_loop');
 create type dlq_resolution_status as enum ('pending', 'manually_resolved', 'permanently_failed', 'cancelled');
+comment on type dlq_reason is 'Why a job gave up.';
+comment on type dlq_resolution_status is 'Whether somebody is still to look into a dead letter, or how it was closed.';
 
 create table dead_letter (
     id              bigint generated always as identity primary key,

@@ -68,6 +68,9 @@ $$;
 create type staleness_stage as enum ('waiting', 'waiting_for_retry', 'in_process', 'run');
 create type staleness_health as enum ('ok', 'warning', 'stale');
 create type staleness_action as enum ('REPORT', 'REQUEUE', 'DLQ', 'FAIL');
+comment on type staleness_stage is 'What takes its time: a job that waits, waits for another attempt or is worked on, or a whole run.';
+comment on type staleness_health is 'How near something is to its threshold: warning from the warning percentage on, stale at the threshold.';
+comment on type staleness_action is 'What is done at the threshold. REQUEUE and DLQ are for jobs, FAIL is for runs.';
 
 alter table queue_state add column resumed_at timestamptz;
 alter table lane add column resumed_at timestamptz;
@@ -167,7 +170,16 @@ language sql immutable as $$
 $$;
 
 -- The thresholds in force, for each lane with something that waits or runs and for each run: what the detector, the
--- monitoring view and every reader go by.
+-- monitoring view and every reader go by. Those of runs stand alone as well: who asks for a run's reads no lane.
+create view v_run_thresholds as
+select r.id as run_id, r.status, r.started_at, r.resumed_at, t.stage, e.threshold_ms, e.threshold_ms * t.warn_percent / 100 as warn_ms,
+       staleness_action_of(t.stage, r.lifecycle, t.action) as action
+  from run r
+  join staleness_threshold t on t.stage = 'run'
+ cross join lateral (select coalesce(staleness_override_ms(t.stage, r.lifecycle), t.threshold_ms) as threshold_ms) as e
+ where r.status in ('PENDING', 'RUNNING', 'PAUSED');
+comment on view v_run_thresholds is 'The threshold in force for each run: the rows of runs in v_staleness_thresholds.';
+
 create view v_staleness_thresholds as
 select l.id as lane_id, l.run_id, l.kind, l.model, t.stage, e.threshold_ms, e.threshold_ms * t.warn_percent / 100 as warn_ms,
        staleness_action_of(t.stage, r.lifecycle, t.action) as action,
@@ -178,12 +190,8 @@ select l.id as lane_id, l.run_id, l.kind, l.model, t.stage, e.threshold_ms, e.th
  cross join lateral (select coalesce(staleness_override_ms(t.stage, r.lifecycle), t.threshold_ms) as threshold_ms) as e
  where l.is_live
 union all
-select null, r.id, null, null, t.stage, e.threshold_ms, e.threshold_ms * t.warn_percent / 100,
-       staleness_action_of(t.stage, r.lifecycle, t.action), false
-  from run r
-  join staleness_threshold t on t.stage = 'run'
- cross join lateral (select coalesce(staleness_override_ms(t.stage, r.lifecycle), t.threshold_ms) as threshold_ms) as e
- where r.status in ('PENDING', 'RUNNING', 'PAUSED');
+select null, t.run_id, null, null, t.stage, t.threshold_ms, t.warn_ms, t.action, false
+  from v_run_thresholds t;
 
 -- In which stage a job is.
 create function staleness_stage_of(p_state job_state, p_claims int, p_epoch_claims int) returns staleness_stage
@@ -198,6 +206,21 @@ language sql immutable as $$
     select case when p_age_ms >= p_threshold_ms then 'stale' when p_age_ms >= p_warn_ms then 'warning' else 'ok' end
            ::staleness_health
 $$;
+
+create view v_run_staleness as
+select t.run_id, t.status, t.stage, s.since, p.is_paused, a.age_ms, t.threshold_ms,
+       staleness_health_of(a.age_ms, t.warn_ms, t.threshold_ms) as health, t.action
+  from v_run_thresholds t
+ cross join queue_state q
+ cross join lateral (select greatest(t.started_at, t.resumed_at, q.resumed_at) as since) as s
+ cross join lateral (select t.status = 'PAUSED' or q.is_paused as is_paused) as p
+ cross join lateral (
+    select case when p.is_paused then 0
+                else greatest(0, floor(extract(epoch from clock_timestamp() - s.since) * 1000)) end::bigint as age_ms
+ ) as a
+ where t.status in ('RUNNING', 'PAUSED') and t.started_at is not null;
+comment on view v_run_staleness is
+    'Every run that is under way, with how long it has been so and what then follows: the rows of runs in v_task_staleness_monitoring, without a look at any job.';
 
 create view v_task_staleness_monitoring as
 select j.id as job_id, l.run_id, l.id as lane_id, l.kind, l.model, j.state::text as state, t.stage, s.since, p.is_paused,
@@ -220,19 +243,9 @@ select j.id as job_id, l.run_id, l.id as lane_id, l.kind, l.model, j.state::text
  ) as a
  where l.is_live and (l.is_open or j.state = 'active')
 union all
-select null, r.id, null, null, null, r.status::text, t.stage, s.since, p.is_paused,
-       a.age_ms, t.threshold_ms, round(100.0 * a.age_ms / t.threshold_ms, 1),
-       staleness_health_of(a.age_ms, t.warn_ms, t.threshold_ms), t.action
-  from run r
-  join v_staleness_thresholds t on t.run_id = r.id and t.stage = 'run'
- cross join queue_state q
- cross join lateral (select greatest(r.started_at, r.resumed_at, q.resumed_at) as since) as s
- cross join lateral (select r.status = 'PAUSED' or q.is_paused as is_paused) as p
- cross join lateral (
-    select case when p.is_paused then 0
-                else greatest(0, floor(extract(epoch from clock_timestamp() - s.since) * 1000)) end::bigint as age_ms
- ) as a
- where r.status in ('RUNNING', 'PAUSED') and r.started_at is not null;
+select null, r.run_id, null, null, null, r.status::text, r.stage, r.since, r.is_paused,
+       r.age_ms, r.threshold_ms, round(100.0 * r.age_ms / r.threshold_ms, 1), r.health, r.action
+  from v_run_staleness r;
 comment on view v_task_staleness_monitoring is
     'Every job that waits or runs, and every run that is under way, with how long it has been so and what then follows. A pause starts the clock anew. Reading all of it reads every waiting job: narrow it by job_id, lane_id or run_id.';
 comment on column v_task_staleness_monitoring.job_id is 'The job; null in the rows of runs.';

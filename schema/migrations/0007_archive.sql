@@ -243,6 +243,10 @@ begin
         update lane l set is_archived = true
          where l.id = v_lane and not exists (select from job j where j.lane_id = v_lane);
     end loop;
+    -- Maintenance leaves no record of what nobody can tell; a person's act does.
+    if v_moved > 0 and nullif(current_setting('runlane.actor', true), '') is not null then
+        perform record_act('archive.archived', 'queue', 'archived_job', null, null, jsonb_build_object('jobs', v_moved));
+    end if;
     return v_moved;
 end
 $$;

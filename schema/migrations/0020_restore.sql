@@ -14,7 +14,8 @@ create table home (
 create function begin_after_restore(p_note text) returns void language plpgsql as $$
 begin
     update queue_state
-       set is_paused = true, paused_at = clock_timestamp(), paused_by = 'system', pause_reason = p_note
+       set is_paused = true, paused_at = clock_timestamp(),
+           paused_by = coalesce(nullif(current_setting('runlane.actor', true), ''), 'system'), pause_reason = p_note
      where not is_paused;
     perform record_act('queue.restored', 'queue', 'queue', null, null, null, p_note);
     perform record_act('run.restored', 'run', r.id::text, r.id, null,

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use futures_util::future::join_all;
+
 use crate::auth::Authority;
 use crate::config::{Config, ConfigError, Numbers, Problem};
 use crate::domain::clock::Clock;
@@ -31,8 +33,10 @@ use health::AppProbes;
 /// How long a starting process waits for the database.
 pub const DATABASE_WAIT: Duration = Duration::from_secs(8);
 
-/// Connections that a process needs besides its pools: two for leases, one to listen.
-pub const CONNECTIONS_BESIDES_POOLS: u32 = 3;
+/// Connections that a process needs besides its pools: three for leases, one to listen, one for each duty that it leads in.
+pub const CONNECTIONS_BESIDES_POOLS: u32 = 6;
+/// How long a stopping process waits for its connections to close; one that is silent ends with the process.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,9 @@ pub enum StartError {
     /// The schema cannot be brought to this version.
     #[error("the database's schema cannot be migrated: {0}")]
     Migrate(#[from] MigrateError),
+    /// A command found a schema of another version, which it does not change by itself.
+    #[error("the database's schema is not of this version: {0}")]
+    Schema(String),
     /// Workers' directories cannot be made.
     #[error("RUNLANE_WORK_DIR: {0}; give a directory in which this process may write")]
     WorkDir(#[source] std::io::Error),
@@ -174,13 +181,21 @@ pub async fn prepare_database(config: &Config, patience: Duration) -> Result<(),
 /// The services alone, over the database of the configuration: for commands that do one thing and end.
 ///
 /// # Errors
-/// [`StartError`] when it does not answer in time.
+/// [`StartError`] when it does not answer in time, or when its schema is not of this version.
 pub async fn service(config: &Arc<Config>) -> Result<Service, StartError> {
     let url = database_url(config)?;
     reach(&url, DATABASE_WAIT).await.map_err(StartError::Database)?;
     let pool =
         connect(&url, "runlane command", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
-    Ok(Service::new(Store::new(pool), Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
+    let store = Store::new(pool);
+    require_schema(&store).await?;
+    Ok(Service::new(store, Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
+}
+
+/// Refuses a schema of another version: statements that were checked against this one's would fail or mislead.
+async fn require_schema(store: &Store) -> Result<(), StartError> {
+    let state = store.schema_state().await.map_err(StartError::Database)?;
+    state.problem().map_or(Ok(()), |problem| Err(StartError::Schema(problem)))
 }
 
 impl App {
@@ -345,8 +360,10 @@ impl App {
             }
         }
         // Whoever stops the database next finds nobody connected.
-        for store in [&self.pools.api, &self.pools.orchestrator, &self.pools.lease] {
-            store.pool().close().await;
+        let pools = [&self.pools.api, &self.pools.orchestrator, &self.pools.lease];
+        let closed = join_all(pools.map(|store| store.pool().close()));
+        if tokio::time::timeout(CLOSE_MAX, closed).await.is_err() {
+            tracing::warn!("some connections to the database do not close; they end with the process");
         }
     }
 }

@@ -44,7 +44,7 @@ impl Acting {
 /// The services over the configured database, whose schema must be of this version.
 ///
 /// # Errors
-/// When it cannot be reached.
+/// When it cannot be reached, or its schema is of another version.
 pub async fn service(config: Config) -> anyhow::Result<Service> {
     Ok(app::service(&Arc::new(config)).await?)
 }

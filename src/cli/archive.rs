@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::acting::Acting;
 use crate::app::{DATABASE_WAIT, database_url};
 use crate::config::{ArchivePolicy, Config};
 use crate::store::{PoolSettings, Store, connect, reach};
@@ -15,6 +16,8 @@ pub struct Arguments {
     /// Say what would be done, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    acting: Acting,
 }
 
 /// A node that is at it needs no longer than one step, again and again while there is much to do.
@@ -26,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// # Errors
 /// When the database cannot be reached or refuses, or nodes are at it all the time.
 pub async fn archive(config: Config, arguments: Arguments) -> anyhow::Result<()> {
-    let (store, policy) = (open(&config).await?, config.archive);
+    let (store, policy) = (open(&config, &arguments.acting).await?, config.archive);
     if arguments.dry_run {
         let due = store.archivable(policy.after).await?;
         println!("Would archive {} jobs of {} runs: {}.", due.jobs, due.runs, size(due.bytes));
@@ -48,7 +51,7 @@ pub async fn archive(config: Config, arguments: Arguments) -> anyhow::Result<()>
 /// # Errors
 /// When the database cannot be reached or refuses.
 pub async fn purge(config: Config, arguments: Arguments) -> anyhow::Result<()> {
-    let (store, policy) = (open(&config).await?, config.archive);
+    let (store, policy) = (open(&config, &arguments.acting).await?, config.archive);
     let (mut jobs, mut bytes) = (0, 0);
     for partition in store.expired_partitions(&ArchivePolicy::OUTCOMES, &policy.keep_days).await? {
         let content = store.partition_content(&partition).await?;
@@ -72,7 +75,9 @@ pub async fn purge(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(config: &Config) -> anyhow::Result<Store> {
+/// The store, whose changes are recorded in the name of who acts.
+async fn open(config: &Config, acting: &Acting) -> anyhow::Result<Store> {
+    let requester = acting.requester()?;
     let url = database_url(config)?;
     reach(&url, DATABASE_WAIT).await.context("cannot reach the database")?;
     let numbers = &config.numbers;
@@ -82,7 +87,7 @@ async fn open(config: &Config) -> anyhow::Result<Store> {
         statement_timeout: Duration::from_millis(numbers.statement_timeout_ms),
         lock_timeout: Duration::from_millis(numbers.lock_timeout_ms),
     };
-    Ok(Store::new(connect(&url, "runlane archive", settings)?))
+    Ok(Store::new(connect(&url, "runlane archive", settings)?).acting_for(&requester))
 }
 
 /// The step's result, as soon as no node is at it.

@@ -2,13 +2,12 @@
 
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::acting::{Acting, service};
-use super::output::say;
+use super::output::{lines, say, table};
 use crate::config::Config;
 use crate::domain::lane::{Lane, LaneFilter};
 use crate::domain::waiting::Waiting;
@@ -74,7 +73,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
             } else if lanes.is_empty() {
                 "Nothing waits or runs in any such lane; --all shows finished ones too.".to_owned()
             } else {
-                table(&lanes).to_string()
+                list(&lanes)
             }
         }
         Command::Show { lane: id } => {
@@ -124,43 +123,51 @@ fn as_json(lane: &Lane, why: Option<&Waiting>) -> Value {
     })
 }
 
-fn table(lanes: &[(Lane, Option<Waiting>)]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "lane",
-        "run",
-        "model or type",
-        "state",
-        "priority",
-        "pending",
-        "active",
-        "done",
-        "failed",
-        "cancelled",
-        "its next job waits because",
-    ]);
-    for (lane, why) in lanes {
+fn list(lanes: &[LaneAndWhy]) -> String {
+    let mut all =
+        table(&["lane", "run", "state", "waits", "runs", "done", "failed", "cancelled", "model or type"]);
+    for (lane, _) in lanes {
         let counts = lane.counts;
-        table.add_row([
+        all.add_row([
             lane.id.to_string(),
             lane.run_name
                 .as_ref()
-                .map_or_else(|| lane.run_id.to_string(), |n| format!("{n}\n{}", lane.run_id)),
-            lane.model.clone().unwrap_or_else(|| lane.kind.to_string()),
+                .map_or_else(|| lane.run_id.to_string(), |n| format!("{}\n{n}", lane.run_id)),
             lane.state().to_owned(),
-            lane.priority.to_string(),
             counts.pending.to_string(),
             counts.active.to_string(),
             counts.completed.to_string(),
             counts.failed.to_string(),
             counts.cancelled.to_string(),
-            why.as_ref().map(ToString::to_string).unwrap_or_default(),
+            lane.model.clone().unwrap_or_else(|| lane.kind.to_string()),
         ]);
     }
-    for column in table.column_iter_mut().skip(4).take(6) {
+    for column in all.column_iter_mut().skip(3).take(5) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    let mut reasons = table(&["lane", "its next job waits because"]);
+    for (lane, why) in lanes {
+        if let Some(why) = why {
+            reasons.add_row([lane.id.to_string(), why.to_string()]);
+        }
+    }
+    let mut parts = vec![lines(&all)];
+    if !reasons.is_empty() {
+        parts.extend([String::new(), lines(&reasons)]);
+    }
+    let steps: Vec<String> = lanes.iter().filter_map(|(lane, _)| next(lane)).collect();
+    if !steps.is_empty() {
+        parts.push(String::new());
+        parts.extend(steps);
+    }
+    parts.join("\n")
+}
+
+/// What there is to do about it.
+fn next(lane: &Lane) -> Option<String> {
+    lane.held
+        .as_ref()
+        .map(|_| format!("Mend what makes them crash, then `runlane lane release {}`.", lane.id))
 }
 
 fn one(lane: &Lane, why: Option<&Waiting>, errors: &[(String, i64)]) -> String {
@@ -177,12 +184,18 @@ fn one(lane: &Lane, why: Option<&Waiting>, errors: &[(String, i64)]) -> String {
         ("type", Some(format!("{} {}", lane.kind, lane.model.as_deref().unwrap_or_default()))),
         ("priority", Some(lane.priority.to_string())),
         ("limit", lane.max_concurrency.map(|n| format!("{n} probes of the run at once"))),
-        ("held", lane.held.as_ref().map(|(at, why)| format!("since {at}: {why}"))),
+        (
+            "held",
+            lane.held
+                .as_ref()
+                .map(|(at, why)| format!("since {}: {why}", at.to_rfc3339_opts(SecondsFormat::Secs, true))),
+        ),
         ("jobs", Some(jobs)),
         ("failed", (!failed.is_empty()).then(|| failed.join(", "))),
         ("cost", lane.cost_usd.map(|cost| format!("{cost} US dollars"))),
         ("changed", Some(lane.updated_at.to_rfc3339_opts(SecondsFormat::Secs, true))),
         ("next job", why.map(ToString::to_string)),
+        ("next", next(lane)),
     ];
     let shown = lines.into_iter().filter_map(|(name, value)| Some(format!("{name:11}{}", value?)));
     shown.collect::<Vec<_>>().join("\n")

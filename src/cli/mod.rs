@@ -10,6 +10,7 @@ mod lane;
 mod local;
 mod node;
 mod output;
+mod queue;
 mod restored;
 mod run;
 mod schema;
@@ -75,6 +76,8 @@ enum Command {
     Lane(lane::Arguments),
     /// Look after the nodes of an installation.
     Node(node::Arguments),
+    /// See whether anything may start; pause and resume everything.
+    Queue(queue::Arguments),
     /// Print a generated file: the GraphQL schema or .env.example.
     Schema(schema::Arguments),
     /// Show what takes too long.
@@ -153,6 +156,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
+        Command::Queue(arguments) => runtime()?.block_on(queue::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),
         Command::Restored(arguments) => runtime()?.block_on(restored::run(config, arguments))?,

@@ -1,14 +1,14 @@
 //! `runlane node`.
 
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Value, json};
 
 use super::acting::{Acting, service};
-use super::output::say;
+use super::output::{counted, lines, say, table};
 use crate::config::Config;
-use crate::domain::node::Node;
+use crate::domain::node::{Node, NodeState};
+use crate::domain::staleness::Span;
 
 /// What to do with nodes.
 #[derive(Debug, Args)]
@@ -69,9 +69,12 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     if arguments.json {
         let all: Vec<Value> = nodes.iter().map(as_json).collect();
         let shown = if is_list { Value::Array(all) } else { all.into_iter().next().unwrap_or_default() };
-        say(&format!("{shown:#}"))
-    } else {
-        say(&table(&nodes).to_string())
+        return say(&format!("{shown:#}"));
+    }
+    match nodes.as_slice() {
+        [] => say("No node is registered: start `runlane serve` or `runlane work`."),
+        [node] if !is_list => say(&one(node)),
+        all => say(&list(all)),
     }
 }
 
@@ -89,33 +92,67 @@ fn as_json(node: &Node) -> Value {
     })
 }
 
-fn table(nodes: &[Node]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+fn slots(node: &Node) -> Vec<String> {
+    node.slots.iter().map(|s| format!("{} {}/{}", s.kind, s.active, s.slots)).collect()
+}
+
+fn list(nodes: &[Node]) -> String {
+    let mut all = table(&[
         "id",
         "name",
-        "version",
         "state",
-        "claims",
-        "slots",
+        "jobs",
+        "slots in use",
         "heartbeat",
-        "failed renewals",
-        "late results",
+        "failed\nrenewals",
+        "late\nresults",
     ]);
     for node in nodes {
-        let slots: Vec<String> =
-            node.slots.iter().map(|s| format!("{} {}/{}", s.kind, s.active, s.slots)).collect();
-        table.add_row([
+        all.add_row([
             node.id.to_string(),
             node.name.clone(),
-            node.version.clone(),
             node.state.to_string(),
             node.claims.to_string(),
-            slots.join("\n"),
-            format!("{} ms ago", node.heartbeat_age_ms),
+            slots(node).join("\n"),
+            format!("{} ago", Span(node.heartbeat_age_ms)),
             node.failed_renewals.to_string(),
             node.late_results.to_string(),
         ]);
     }
-    table
+    lines(&all)
+}
+
+fn one(node: &Node) -> String {
+    let shown = [
+        ("node", format!("{} ({})", node.id, node.state)),
+        ("name", node.name.clone()),
+        ("version", node.version.clone()),
+        ("started", node.started_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        ("jobs", format!("{} that it holds", counted(node.claims, "job"))),
+        ("slots", if node.executes { slots(node).join(", ") } else { "none: it only serves".to_owned() }),
+        ("heartbeat", format!("{} ago, {} failed", Span(node.heartbeat_age_ms), node.failed_renewals)),
+        ("late", counted(node.late_results, "result")),
+    ];
+    let mut text: Vec<String> = shown.into_iter().map(|(name, value)| format!("{name:11}{value}")).collect();
+    text.extend(next(node).map(|step| format!("next       {step}")));
+    text.join("\n")
+}
+
+/// What there is to do about it.
+fn next(node: &Node) -> Option<String> {
+    let id = node.id;
+    match (node.state, node.claims) {
+        (NodeState::Active, _) => None,
+        (NodeState::Draining, 0) => {
+            Some(format!("it is idle: stop its process, or take it back with `runlane node undrain {id}`"))
+        }
+        (NodeState::Draining, 1) => {
+            Some(format!("wait until its job has ended; `runlane node release {id}` gives it back at once"))
+        }
+        (NodeState::Draining, n) => Some(format!(
+            "wait until its {n} jobs have ended; `runlane node release {id}` gives them back at once"
+        )),
+        (NodeState::Stopping, _) => Some("its process ends when its jobs have, or with its grace".to_owned()),
+        (NodeState::Lost, _) => Some("the other nodes give its jobs back with their next sweep".to_owned()),
+    }
 }

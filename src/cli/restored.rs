@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 use clap::Args;
-use comfy_table::{Table, presets};
 use serde_json::json;
 
+use super::acting::Acting;
+use super::output::{lines, table};
 use crate::app::{DATABASE_WAIT, database_url, operator_store, prepare_database};
 use crate::config::Config;
 use crate::store::RestoredRun;
@@ -19,6 +20,8 @@ pub struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    acting: Acting,
 }
 
 /// Prints what may run twice since the last restore.
@@ -33,6 +36,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     store.settle_home().await.context("cannot see where the database lives")?;
     if arguments.mark {
         store
+            .acting_for(&arguments.acting.requester()?)
             .begin_after_restore("an operator said that the database was restored")
             .await
             .context("cannot pause the queue")?;
@@ -51,33 +55,25 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     if runs.is_empty() {
         println!("No run was under way: nothing runs twice.");
     } else {
-        println!("{}", table(&runs));
+        println!("{}", list(&runs));
         println!("Jobs that ran then run again. Of those that waited, some may have run since the backup.");
     }
-    println!("Cancel what must not run again; then resume the queue (resumeQueue).");
+    println!("Cancel what must not run again; then `runlane queue resume`.");
     Ok(())
 }
 
-fn table(runs: &[RestoredRun]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
-        "run",
-        "name",
-        "owner",
-        "ran",
-        "waited",
-        "last change in the backup",
-    ]);
+fn list(runs: &[RestoredRun]) -> String {
+    let mut all = table(&["run", "ran", "waited", "last change in the backup", "owner", "name"]);
     for run in runs {
         let last = run.last_change_at.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string());
-        table.add_row([
+        all.add_row([
             run.run_id.to_string(),
-            run.name.clone().unwrap_or_default(),
-            run.created_by.clone(),
             run.active.len().to_string(),
             run.waiting.to_string(),
             last.unwrap_or_default(),
+            run.created_by.clone(),
+            run.name.clone().unwrap_or_default(),
         ]);
     }
-    table
+    lines(&all)
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::output::{lines, say, table};
 use crate::app::database_url;
 use crate::config::Config;
 use crate::domain::page::PageRequest;
-use crate::domain::staleness::{StaleJob, StalenessFilter};
+use crate::domain::staleness::{Span, Stage, StaleJob, StaleRun, StalenessFilter};
 use crate::store::{PoolSettings, Store, connect};
 
 /// What to do.
@@ -21,15 +21,16 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the jobs that take long, and what is or will be done about each. Nothing is changed.
+    /// Show the runs and then the jobs that take long, and what the node that leads does or will do about each. Nothing is
+    /// changed.
     Check {
-        /// Say that nothing is to be changed; acting is up to the node that leads.
+        /// For those who want to be sure: it changes nothing either way.
         #[arg(long)]
         dry_run: bool,
         /// One JSON object a line instead of a table.
         #[arg(long)]
         json: bool,
-        /// How many at most.
+        /// How many runs and how many jobs at most.
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
     },
@@ -40,12 +41,7 @@ enum Command {
 /// # Errors
 /// When the database cannot be asked.
 pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
-    let Command::Check { dry_run, json, limit } = arguments.command;
-    if !dry_run {
-        bail!(
-            "staleness check acts on nothing itself, the node that leads does: give --dry-run to see what it is going to do"
-        );
-    }
+    let Command::Check { dry_run: _, json, limit } = arguments.command;
     let n = &config.numbers;
     let settings = PoolSettings {
         size: 1,
@@ -56,17 +52,32 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     let store = Store::new(connect(&database_url(&config)?, "runlane staleness", settings)?);
     let page = PageRequest { limit, after: None, count: false };
     let found = store.stale_jobs(&StalenessFilter::default(), &page, n.count_max).await?;
+    let mut runs = store.stale_runs(limit + 1).await?;
+    let shown = usize::try_from(limit).expect("the range of --limit is positive");
+    let more_runs = runs.len() > shown;
+    runs.truncate(shown);
     if json {
+        for run in &runs {
+            println!("{}", run_as_json(run));
+        }
         for job in &found.items {
             println!("{}", as_json(job));
         }
     } else {
-        println!("{}", table(&found.items));
+        say(&list(&runs, &found.items))?;
     }
-    if found.has_next {
+    if found.has_next || more_runs {
         eprintln!("There are more than {limit}: give a higher --limit to see them.");
     }
     Ok(())
+}
+
+fn run_as_json(run: &StaleRun) -> serde_json::Value {
+    json!({
+        "runId": run.run_id, "stage": Stage::Run.as_str(), "since": run.since, "ageMs": run.age_ms,
+        "thresholdMs": run.threshold_ms, "percent": run.percent(), "health": run.health.as_str(),
+        "action": run.action.as_str(),
+    })
 }
 
 fn as_json(job: &StaleJob) -> serde_json::Value {
@@ -77,25 +88,32 @@ fn as_json(job: &StaleJob) -> serde_json::Value {
     })
 }
 
-fn table(jobs: &[StaleJob]) -> String {
-    if jobs.is_empty() {
-        return "No job takes long.".to_owned();
+fn list(runs: &[StaleRun], jobs: &[StaleJob]) -> String {
+    if runs.is_empty() && jobs.is_empty() {
+        return "No run and no job takes long.".to_owned();
     }
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(["JOB", "RUN", "TYPE", "MODEL", "STAGE", "SINCE", "PERCENT", "HEALTH", "AT 100 %"]);
-    for job in jobs {
-        table.add_row([
-            job.job_id.to_string(),
-            job.run_id.to_string(),
-            job.kind.to_string(),
-            job.model.clone().unwrap_or_default(),
-            job.stage.to_string(),
-            job.since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            format!("{:.0}", job.percent()),
-            job.health.to_string(),
-            job.action.to_string(),
+    let mut all = table(&["job", "run", "stage", "for", "health", "then", "model or type"]);
+    for run in runs {
+        all.add_row([
+            String::new(),
+            run.run_id.to_string(),
+            Stage::Run.to_string(),
+            format!("{} of {}", Span(run.age_ms), Span(run.threshold_ms)),
+            run.health.to_string(),
+            run.action.to_string(),
+            String::new(),
         ]);
     }
-    table.to_string()
+    for job in jobs {
+        all.add_row([
+            job.job_id.to_string(),
+            job.run_id.to_string(),
+            job.stage.to_string(),
+            format!("{} of {}", Span(job.age_ms), Span(job.threshold_ms)),
+            job.health.to_string(),
+            job.action.to_string(),
+            job.model.clone().unwrap_or_else(|| job.kind.to_string()),
+        ]);
+    }
+    lines(&all)
 }

@@ -119,7 +119,7 @@ numbers! {
     warm_workers: u32 = 2 in 1..=256, "RUNLANE_WARM_WORKERS";
     /// Python processes of one job each that this node runs at once for probes, and as many for analyses.
     one_shot_workers: u32 = 16 in 1..=1_000, "RUNLANE_ONE_SHOT_WORKERS";
-    /// After a warm process that did not start, the next start waits this long, doubled with every further failure.
+    /// After a process that did not start, the next start waits this long, doubled with every further failure.
     worker_restart_base_ms: u64 = 250 in 1..=60_000, "RUNLANE_WORKER_RESTART_BASE_MS";
     /// No such wait is longer.
     worker_restart_max_ms: u64 = 30_000 in 1..=3_600_000, "RUNLANE_WORKER_RESTART_MAX_MS";

@@ -126,6 +126,31 @@ impl StaleJob {
     }
 }
 
+/// A run that is not ok.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StaleRun {
+    /// The run.
+    pub run_id: Uuid,
+    /// When its clock began.
+    pub since: DateTime<Utc>,
+    /// How long ago that was.
+    pub age_ms: i64,
+    /// From here on it is stale.
+    pub threshold_ms: i64,
+    /// How near it is.
+    pub health: Health,
+    /// What is done at the threshold.
+    pub action: Action,
+}
+
+impl StaleRun {
+    /// The age in percent of the threshold.
+    #[must_use]
+    pub fn percent(&self) -> f64 {
+        percent(self.age_ms, self.threshold_ms)
+    }
+}
+
 fn percent(age_ms: i64, threshold_ms: i64) -> f64 {
     (1_000.0 * age_ms as f64 / threshold_ms as f64).round() / 10.0
 }
@@ -219,7 +244,8 @@ impl fmt::Display for StaleNote {
 }
 
 /// Milliseconds for people.
-struct Span(i64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub i64);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

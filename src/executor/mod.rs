@@ -27,13 +27,14 @@ mod workplace;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use job::{Finished, Job, Outcome, Stop, StopReason, Stopper, WorkerError};
 pub use payload::{Analysis, Coverage, MESSAGE_MAX_CHARS, Payload, Transcript, Usage};
 pub use settings::Settings;
 
+use one_shot::OneShots;
 use pool::{Placed, Pool};
 use verdict::Died;
 use worker::Worker;
@@ -46,8 +47,8 @@ pub struct Executor {
     workplace: Arc<Workplace>,
     counters: Arc<Counters>,
     pool: Arc<Pool>,
-    probes_alone: Semaphore,
-    analyses: Semaphore,
+    probes_alone: OneShots,
+    analyses: OneShots,
     draining: CancellationToken,
     aborts: watch::Sender<u64>,
     runs: Gauge,
@@ -96,8 +97,8 @@ impl Executor {
                 Arc::clone(&counters),
                 processes.clone(),
             ),
-            probes_alone: Semaphore::new(settings.one_shot_workers),
-            analyses: Semaphore::new(settings.one_shot_workers),
+            probes_alone: OneShots::new(&settings),
+            analyses: OneShots::new(&settings),
             settings,
             workplace,
             counters,
@@ -174,17 +175,17 @@ impl Executor {
 
     async fn one_shot(&self, job: &Job, stop: &mut Stop) -> Finished {
         let mut aborts = self.aborts.subscribe();
-        let permits = if job.kind.is_analysis() { &self.analyses } else { &self.probes_alone };
+        let one_shots = if job.kind.is_analysis() { &self.analyses } else { &self.probes_alone };
         let _permit = tokio::select! {
             biased;
             reason = self.interrupted(stop) => return unsent(job, reason.outcome(None)),
             Ok(()) = aborts.changed() => return unsent(job, StopReason::Release.outcome(None)),
-            permit = permits.acquire() => permit.expect("the semaphore is never closed"),
+            permit = one_shots.permits.acquire() => permit.expect("the semaphore is never closed"),
         };
         let _process = self.processes.enter();
-        self.counters.one_shots.fetch_add(1, Ordering::Relaxed);
         let interrupted = self.interrupted(stop);
-        one_shot::run(&self.settings, &self.workplace, &self.counters, job, interrupted, aborts).await
+        one_shot::run(&self.settings, &self.workplace, &self.counters, one_shots, job, interrupted, aborts)
+            .await
     }
 
     async fn warm(&self, job: &Job, stop: &mut Stop) -> Finished {

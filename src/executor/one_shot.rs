@@ -2,7 +2,8 @@
 
 use std::pin::pin;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -10,16 +11,64 @@ use futures_util::future::{FusedFuture, join3};
 use nix::sys::signal::Signal;
 use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
 
-use super::Counters;
 use super::job::{Finished, Job, Outcome, StopReason};
 use super::protocol::{self, Event};
 use super::settings::Settings;
 use super::streams::{ReadEnd, Tail, read_all};
 use super::verdict::{self, Asked, Died};
 use super::workplace::Workplace;
+use super::{Counters, locked, unsent};
 use crate::process::{Group, Pipes};
+
+/// The one-shot processes of one kind: how many there may be at once, and what became of the last starts.
+#[derive(Debug)]
+pub(super) struct OneShots {
+    pub permits: Semaphore,
+    starts: Mutex<Starts>,
+}
+
+#[derive(Debug, Default)]
+struct Starts {
+    /// Failed starts in a row.
+    failures: u32,
+    blocked: Option<(Instant, String)>,
+}
+
+impl OneShots {
+    pub fn new(settings: &Settings) -> Self {
+        Self { permits: Semaphore::new(settings.one_shot_workers), starts: Mutex::default() }
+    }
+
+    /// How many starts have failed in a row, if one may be tried now; else why not, and for how long.
+    fn may_start(&self) -> Result<u32, (String, Duration)> {
+        let starts = locked(&self.starts);
+        match &starts.blocked {
+            Some((until, message)) if *until > Instant::now() => {
+                Err((message.clone(), until.saturating_duration_since(Instant::now())))
+            }
+            _ => Ok(starts.failures),
+        }
+    }
+
+    fn has_started(&self) {
+        *locked(&self.starts) = Starts::default();
+    }
+
+    /// Notes a failed start; returns how long no other is tried. `before` failed before it began: starts that failed at
+    /// the same time are one failure.
+    fn has_failed(&self, settings: &Settings, before: u32, message: &str) -> Duration {
+        let mut starts = locked(&self.starts);
+        if starts.failures <= before {
+            starts.failures = starts.failures.saturating_add(1);
+        }
+        let wait = settings.restart_delay(starts.failures);
+        starts.blocked = Some((Instant::now() + wait, message.to_owned()));
+        wait
+    }
+}
 
 /// Why the node ended the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,22 +87,27 @@ pub(super) async fn run(
     settings: &Settings,
     workplace: &Workplace,
     counters: &Counters,
+    one_shots: &OneShots,
     job: &Job,
     interrupted: impl Future<Output = StopReason>,
     mut aborts: watch::Receiver<u64>,
 ) -> Finished {
-    let unstartable = |message: String| Finished {
-        claim: job.claim,
-        outcome: Outcome::Unstartable { message, retry_after: settings.restart_base },
-        stderr_tail: Arc::from(""),
-        worker_pid: None,
+    let failures = match one_shots.may_start() {
+        Ok(failures) => failures,
+        Err((message, retry_after)) => return unsent(job, Outcome::Unstartable { message, retry_after }),
     };
     let (group, pipes, desk) = match workplace.start(settings, false).await {
         Ok(started) => started,
-        Err(error) => return unstartable(format!("the worker could not be started: {error}")),
+        Err(error) => {
+            let message = format!("the worker could not be started: {error}");
+            let retry_after = one_shots.has_failed(settings, failures, &message);
+            return unsent(job, Outcome::Unstartable { message, retry_after });
+        }
     };
+    one_shots.has_started();
+    counters.one_shots.fetch_add(1, Ordering::Relaxed);
     let pid = group.pid();
-    let tail = Tail::new(settings.stderr_max_bytes);
+    let tail = Tail::new(settings);
     let output = Mutex::new(Vec::new());
     let (tell, end) = oneshot::channel();
     let lived = {
@@ -81,7 +135,7 @@ pub(super) async fn run(
     Finished {
         claim: job.claim,
         outcome: judge(settings, counters, job, cut, status, &output),
-        stderr_tail: tail.text(|text| settings.redact(text).into_owned()),
+        stderr_tail: tail.text(settings),
         worker_pid: Some(pid),
     }
 }
@@ -253,6 +307,6 @@ fn listen(settings: &Settings, counters: &Counters, job: &Job, asked: Asked, out
 }
 
 fn ignored(counters: &Counters, job: &Job, problem: &str) {
-    counters.ignored_events.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    counters.ignored_events.fetch_add(1, Ordering::Relaxed);
     tracing::warn!(claim = %job.claim, problem, "ignored something that a one-shot worker wrote");
 }

@@ -185,7 +185,7 @@ impl Drop for Seat {
         if death.barren && !state.closed {
             state.failures = state.failures.saturating_add(1);
             let wait = self.pool.settings.restart_delay(state.failures);
-            let tail = self.worker.tail.text(|text| self.pool.settings.redact(text).into_owned());
+            let tail = self.worker.tail.text(&self.pool.settings);
             let last_line = tail.lines().rev().find(|line| !line.trim().is_empty());
             let message = match last_line {
                 Some(line) => format!("{}; its stderr ends with: {line}", death.message),

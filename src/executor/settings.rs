@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use tokio::process::Command;
 
 use crate::config::Config;
@@ -18,7 +19,8 @@ pub struct Settings {
     pub serve_arguments: Vec<OsString>,
     /// The whole environment of a worker: nothing else of the node's reaches it.
     pub environment: Vec<(OsString, OsString)>,
-    /// Texts that are blanked in messages and in stderr: the values of passed keys.
+    /// Texts that are blanked in messages and in stderr: the values of passed keys and proxies' passwords. Longer ones
+    /// come before those that they may contain.
     pub secrets: Vec<String>,
     /// Warm processes at most.
     pub warm_workers: usize,
@@ -26,7 +28,7 @@ pub struct Settings {
     pub one_shot_workers: usize,
     /// From a warm process's start to its `hello`.
     pub start_timeout: Duration,
-    /// The wait after a failed start, doubled with every further failure.
+    /// The wait after a failed start, of a warm process or of a one-shot one, doubled with every further failure.
     pub restart_base: Duration,
     /// No such wait is longer.
     pub restart_max: Duration,
@@ -76,6 +78,9 @@ const PASSED: [&str; 18] = [
     "https_proxy",
     "no_proxy",
 ];
+
+/// Those of them whose value may hold a password.
+const PROXIES: [&str; 2] = ["HTTP_PROXY", "HTTPS_PROXY"];
 
 impl Settings {
     /// The settings of `python -m runlane_worker` under `config`, with what may pass of this process's environment.
@@ -143,6 +148,22 @@ impl Settings {
         clean
     }
 
+    /// The first place from `cut` on that does not lie within a secret.
+    pub(super) fn past_secrets(&self, bytes: &[u8], mut cut: usize) -> usize {
+        loop {
+            let within = self.secrets.iter().filter_map(|secret| {
+                let (secret, length) = (secret.as_bytes(), secret.len());
+                let mut starts = (cut.saturating_sub(length.saturating_sub(1))..cut).rev();
+                starts.find(|&at| bytes[at..].starts_with(secret)).map(|at| at + length)
+            });
+            match within.max() {
+                // Another may lie across the end of this one.
+                Some(end) => cut = end,
+                None => return cut,
+            }
+        }
+    }
+
     /// How long no start is tried after the `failures`-th failed one in a row (1, 2, 3 …).
     pub(super) fn restart_delay(&self, failures: u32) -> Duration {
         let factor = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -159,6 +180,15 @@ fn program(python: &Path) -> PathBuf {
     }
 }
 
+/// What of a proxy's URL nobody may see: its password, also with the name before it, which blanks a short one too.
+fn proxy_secrets(url: &str) -> Vec<String> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let Some((credentials, _)) = rest.rsplit_once('@') else { return Vec::new() };
+    let Some((_, password)) = credentials.split_once(':') else { return Vec::new() };
+    let decoded = percent_decode_str(password).decode_utf8_lossy().into_owned();
+    vec![credentials.to_owned(), password.to_owned(), decoded]
+}
+
 type Environment = Vec<(OsString, OsString)>;
 
 /// What passes of `all`, and the values among it that are secret.
@@ -170,13 +200,21 @@ fn environment(
     let mut secrets = Vec::new();
     for (name, value) in all {
         let Some(text) = name.to_str() else { continue };
+        let is_proxy = PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(text));
+        if is_proxy {
+            secrets.extend(proxy_secrets(&value.to_string_lossy()));
+        }
         if worker_env.iter().any(|n| n == text) {
-            secrets.extend(value.to_str().filter(|v| v.len() >= SECRET_MIN_BYTES).map(ToOwned::to_owned));
+            secrets.push(value.to_string_lossy().into_owned());
         } else if !(PASSED.contains(&text) || text.starts_with("LC_") || text.starts_with("PYTHON")) {
             continue;
         }
         passed.push((name, value));
     }
+    secrets.retain(|secret| secret.len() >= SECRET_MIN_BYTES);
+    // Blanking a part of a longer one first would leave the rest of it.
+    secrets.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    secrets.dedup();
     // The protocol is UTF-8 whatever the locale says.
     passed.retain(|(name, _)| name != "PYTHONUTF8");
     passed.push(("PYTHONUTF8".into(), "1".into()));
@@ -196,6 +234,34 @@ mod tests {
         let names: Vec<_> = passed.iter().map(|(n, _)| n.to_str().unwrap()).collect();
         assert_eq!(names, ["PATH", "PYTHONPATH", "LC_ALL", "MY_KEY", "PYTHONUTF8"]);
         assert_eq!(secrets, ["value of MY_KEY"]);
+    }
+
+    #[test]
+    fn a_proxys_password_is_a_secret_however_it_is_written() {
+        let secrets = |name: &str, url: &str| {
+            let all = [(OsString::from(name), OsString::from(url))];
+            let (passed, secrets) = environment(all.into_iter(), &[]);
+            assert_eq!(passed[0].1, url, "it reaches the worker");
+            secrets
+        };
+        assert_eq!(
+            secrets("https_proxy", "http://ada:p%40ssword@proxy:3128/"),
+            ["ada:p%40ssword", "p%40ssword", "p@ssword"]
+        );
+        assert_eq!(secrets("HTTP_PROXY", "somebody:short@proxy"), ["somebody:short"]);
+        for open in ["http://proxy:3128", "http://ada@proxy:3128"] {
+            assert_eq!(secrets("HTTPS_PROXY", open), Vec::<String>::new(), "{open}");
+        }
+        assert_eq!(secrets("NO_PROXY", "a:password@b"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_secret_within_another_leaves_nothing_of_it() {
+        let all = [("SHORT", "password"), ("LONG", "my-password-is-this")].map(|(n, v)| (n.into(), v.into()));
+        let (_, secrets) = environment(all.into_iter(), &["SHORT".to_owned(), "LONG".to_owned()]);
+        let settings =
+            Settings { secrets, ..Settings::from_config(&Config::from_lookup(&|_| None).unwrap()) };
+        assert_eq!(settings.redact("my-password-is-this, password"), "[redacted], [redacted]");
     }
 
     #[test]

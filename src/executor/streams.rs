@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::locked;
+use super::settings::Settings;
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -91,7 +92,10 @@ pub(super) async fn read_all(
 /// The end of a worker's stderr.
 #[derive(Debug)]
 pub(super) struct Tail {
+    /// What people get to see.
     max_bytes: usize,
+    /// A secret that lies across the beginning of that is recognised by what comes before.
+    kept_bytes: usize,
     kept: Mutex<Kept>,
 }
 
@@ -104,27 +108,33 @@ struct Kept {
 }
 
 impl Tail {
-    pub(super) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, kept: Mutex::default() }
+    pub(super) fn new(settings: &Settings) -> Self {
+        let max_bytes = settings.stderr_max_bytes;
+        let longest = settings.secrets.iter().map(String::len).max().unwrap_or_default();
+        let kept_bytes = max_bytes.saturating_add(longest.saturating_sub(1));
+        Self { max_bytes, kept_bytes, kept: Mutex::default() }
     }
 
     fn push(&self, chunk: &[u8]) {
         let mut kept = locked(&self.kept);
         kept.text = None;
-        kept.bytes.extend(&chunk[chunk.len().saturating_sub(self.max_bytes)..]);
-        let excess = kept.bytes.len().saturating_sub(self.max_bytes);
+        kept.bytes.extend(&chunk[chunk.len().saturating_sub(self.kept_bytes)..]);
+        let excess = kept.bytes.len().saturating_sub(self.kept_bytes);
         kept.bytes.drain(..excess);
-        kept.cut |= excess > 0 || chunk.len() > self.max_bytes;
+        kept.cut |= excess > 0 || chunk.len() > self.kept_bytes;
     }
 
-    /// The text; `redact` takes out secrets. Bytes that are no UTF-8, and NUL, become U+FFFD.
-    pub(super) fn text(&self, redact: impl FnOnce(&str) -> String) -> Arc<str> {
+    /// The text without the secrets of `settings`. Bytes that are no UTF-8, and NUL, become U+FFFD.
+    pub(super) fn text(&self, settings: &Settings) -> Arc<str> {
         let mut kept = locked(&self.kept);
         if let Some(text) = &kept.text {
             return Arc::clone(text);
         }
-        let cut = kept.cut;
-        let mut bytes: &[u8] = kept.bytes.make_contiguous();
+        let was_cut = kept.cut;
+        let all: &[u8] = kept.bytes.make_contiguous();
+        let from = settings.past_secrets(all, all.len().saturating_sub(self.max_bytes));
+        let cut = was_cut || from > 0;
+        let mut bytes = &all[from..];
         // The cut may have gone through a character.
         while let [first, rest @ ..] = bytes
             && cut
@@ -132,7 +142,8 @@ impl Tail {
         {
             bytes = rest;
         }
-        let text: Arc<str> = redact(&String::from_utf8_lossy(bytes).replace('\0', "\u{FFFD}")).into();
+        let text: Arc<str> =
+            settings.redact(&String::from_utf8_lossy(bytes).replace('\0', "\u{FFFD}")).into();
         kept.text = Some(Arc::clone(&text));
         text
     }
@@ -158,7 +169,15 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use proptest::prelude::*;
+
+    /// Settings that keep so much of stderr, and know these secrets, the longest first.
+    fn keeping(stderr_max_bytes: usize, secrets: &[&str]) -> Settings {
+        let config = Config::from_lookup(&|_| None).unwrap();
+        let secrets = secrets.iter().map(|&s| s.to_owned()).collect();
+        Settings { stderr_max_bytes, secrets, ..Settings::from_config(&config) }
+    }
 
     async fn lines(source: &[u8], max: usize) -> (Vec<String>, ReadEnd) {
         let mut seen = Vec::new();
@@ -196,10 +215,32 @@ mod tests {
 
         #[test]
         fn the_tail_is_the_end(chunks in prop::collection::vec("[a-z]{0,12}", 0..12), max in 0_usize..20) {
-            let tail = Tail::new(max);
+            let settings = keeping(max, &["SECRET-LONGER-THAN-ALL"]);
+            let tail = Tail::new(&settings);
             chunks.iter().for_each(|c| tail.push(c.as_bytes()));
             let all = chunks.concat();
-            prop_assert_eq!(&*tail.text(str::to_owned), &all[all.len().saturating_sub(max)..]);
+            prop_assert_eq!(&*tail.text(&settings), &all[all.len().saturating_sub(max)..]);
+        }
+
+        #[test]
+        fn nothing_of_a_secret_is_in_the_tail_wherever_it_is_cut(
+            words in prop::collection::vec(prop_oneof!["[a-z]{0,6}", Just("KEY-OF-ADA".to_owned()), Just("ADA12345".to_owned())], 0..9),
+            max in 0_usize..40,
+            cuts in prop::collection::vec(1_usize..9, 0..30),
+        ) {
+            // The second begins with the end of the first.
+            let settings = keeping(max, &["KEY-OF-ADA", "ADA12345"]);
+            let tail = Tail::new(&settings);
+            let all = words.concat();
+            let mut rest = all.as_bytes();
+            for cut in cuts {
+                let (piece, remaining) = rest.split_at(cut.min(rest.len()));
+                tail.push(piece);
+                rest = remaining;
+            }
+            tail.push(rest);
+            let shown = tail.text(&settings).replace("[redacted]", "");
+            prop_assert!(!shown.contains(|c: char| !c.is_ascii_lowercase()), "{all} → {shown}");
         }
     }
 
@@ -219,10 +260,11 @@ mod tests {
 
     #[test]
     fn the_tail_is_text_without_nul_half_characters_or_secrets() {
-        let tail = Tail::new(6);
+        let settings = keeping(6, &["k"]);
+        let tail = Tail::new(&settings);
         tail.push("ééé\0k".as_bytes());
-        assert_eq!(&*tail.text(|t| t.replace('k', "*")), "éé\u{FFFD}*");
+        assert_eq!(&*tail.text(&settings), "éé\u{FFFD}[redacted]");
         tail.push(&[0xff]);
-        assert_eq!(&*tail.text(str::to_owned), "é\u{FFFD}k\u{FFFD}");
+        assert_eq!(&*tail.text(&keeping(6, &[])), "é\u{FFFD}k\u{FFFD}");
     }
 }

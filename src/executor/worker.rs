@@ -116,7 +116,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn new(settings: Arc<Settings>, counters: Arc<Counters>, changed: Arc<Notify>) -> Self {
-        let tail = Tail::new(settings.stderr_max_bytes);
+        let tail = Tail::new(&settings);
         Self {
             settings,
             counters,
@@ -321,7 +321,7 @@ impl Worker {
         let finished = Finished {
             claim: entry.claim,
             outcome,
-            stderr_tail: self.tail.text(|text| self.settings.redact(text).into_owned()),
+            stderr_tail: self.tail.text(&self.settings),
             worker_pid: self.pid.get().copied(),
         };
         if entry.reply.send(finished).is_err() {

@@ -13,6 +13,7 @@ use async_graphql::{Request, ServerResult};
 use uuid::Uuid;
 
 use crate::domain::dead_letter::DeadLetter;
+use crate::domain::staleness::StaleRun;
 use crate::domain::view;
 use crate::domain::waiting::Waiting;
 use crate::service::Service;
@@ -71,6 +72,10 @@ pub(super) struct WaitingOf(pub(super) i64);
 /// How fast a run moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PaceOf(pub(super) Uuid);
+
+/// Whether a run takes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct StalenessOf(pub(super) Uuid);
 
 /// The analyses of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +145,16 @@ impl Loader<PaceOf> for Batches {
         let runs: Vec<Uuid> = keys.iter().map(|k| k.0).collect();
         let found = self.0.paces(&runs).await?;
         Ok(found.into_iter().map(|(run, pace)| (PaceOf(run), pace)).collect())
+    }
+}
+
+impl Loader<StalenessOf> for Batches {
+    type Value = StaleRun;
+    type Error = Error;
+    async fn load(&self, keys: &[StalenessOf]) -> Result<HashMap<StalenessOf, Self::Value>, Error> {
+        let runs: Vec<Uuid> = keys.iter().map(|k| k.0).collect();
+        let found = self.0.staleness_of_runs(&runs).await?;
+        Ok(found.into_iter().map(|(run, stale)| (StalenessOf(run), stale)).collect())
     }
 }
 

@@ -14,9 +14,10 @@ use super::enums::{RunPriority, RunStatus};
 use super::filters::{self, JobFilter};
 use super::history::{HistoryEntry, history_of};
 use super::job::{Job, TaskResult};
-use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf};
+use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf, StalenessOf};
 use super::results::{Analysis, Transcript};
 use super::scalars::Money;
+use super::staleness::RunStaleness;
 use crate::domain::history::HistoryOf;
 use crate::domain::{self, request, view};
 use crate::service;
@@ -166,6 +167,13 @@ impl Run {
         let pace = ctx.batches()?.load_one(PaceOf(self.0.id)).await?;
         let seconds = pace.and_then(|p| p.seconds_for(progress.pending + progress.active));
         Ok(seconds.map(|s| i32::try_from(s).unwrap_or(i32::MAX)))
+    }
+
+    /// That it takes long, and what then follows; null while it does not, and while it is not under way. `staleness` lists
+    /// the jobs that do.
+    async fn staleness(&self, ctx: &Context<'_>) -> Result<Option<RunStaleness>> {
+        let found = ctx.batches()?.load_one(StalenessOf(self.0.id)).await?;
+        Ok(found.map(RunStaleness::from))
     }
 
     /// Its jobs, newest first: probes and analyses.

@@ -19,13 +19,23 @@ pub(super) enum StalenessStage {
     InProcess,
 }
 
-/// How near a job is to the threshold of its stage.
+/// How near a job is to the threshold of its stage, or a run to its own.
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StalenessHealth {
     /// Beyond the warning percentage, 80 unless the installation says otherwise.
     Warning,
     /// At the threshold or beyond.
     Stale,
+}
+
+impl From<staleness::Health> for StalenessHealth {
+    fn from(health: staleness::Health) -> Self {
+        match health {
+            staleness::Health::Stale => Self::Stale,
+            // What is ok is in no list.
+            staleness::Health::Warning | staleness::Health::Ok => Self::Warning,
+        }
+    }
 }
 
 /// A job that takes long. What is paused is never stale: a pause starts the clock anew.
@@ -59,7 +69,7 @@ pub(super) struct StaleJob {
 
 impl From<staleness::StaleJob> for StaleJob {
     fn from(job: staleness::StaleJob) -> Self {
-        use staleness::{Action, Health, Stage};
+        use staleness::{Action, Stage};
         Self {
             job_id: job.job_id.into(),
             run_id: job.run_id.into(),
@@ -74,16 +84,58 @@ impl From<staleness::StaleJob> for StaleJob {
             age_seconds: job.age_ms as f64 / 1_000.0,
             threshold_seconds: job.threshold_ms as f64 / 1_000.0,
             percent: job.percent(),
-            health: match job.health {
-                Health::Stale => StalenessHealth::Stale,
-                Health::Warning | Health::Ok => StalenessHealth::Warning,
-            },
+            health: job.health.into(),
             action: match job.action {
                 Action::Report | Action::Fail => super::enums::StalenessAction::Report,
                 Action::Requeue => super::enums::StalenessAction::Requeue,
                 Action::Dlq => super::enums::StalenessAction::Dlq,
             },
             model_id: job.model,
+        }
+    }
+}
+
+/// What is done about a run that is stale.
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunStalenessAction {
+    /// It is reported, and nothing else.
+    Report,
+    /// It fails: what waits of it is cancelled. Only where its definition says `autoFailOnTimeout`.
+    Fail,
+}
+
+/// That a run takes long. A pause starts the clock anew.
+#[derive(SimpleObject, Clone)]
+pub(super) struct RunStaleness {
+    /// How near it is to its threshold.
+    health: StalenessHealth,
+    /// When its clock began: its start, or the end of the last pause.
+    since: DateTime<Utc>,
+    /// How long ago that was, in seconds.
+    age_seconds: f64,
+    /// From here on it is stale, in seconds: the definition's `lifecycle.maxDurationMinutes`, or else the installation's
+    /// value.
+    threshold_seconds: f64,
+    /// The age in percent of the threshold.
+    percent: f64,
+    /// What is done at the threshold.
+    action: RunStalenessAction,
+}
+
+impl From<staleness::StaleRun> for RunStaleness {
+    fn from(run: staleness::StaleRun) -> Self {
+        use staleness::Action;
+        Self {
+            health: run.health.into(),
+            since: run.since,
+            age_seconds: run.age_ms as f64 / 1_000.0,
+            threshold_seconds: run.threshold_ms as f64 / 1_000.0,
+            percent: run.percent(),
+            action: match run.action {
+                Action::Fail => RunStalenessAction::Fail,
+                // The other two are for jobs.
+                Action::Report | Action::Requeue | Action::Dlq => RunStalenessAction::Report,
+            },
         }
     }
 }

@@ -61,16 +61,21 @@ async fn steps<F: Future<Output = Result<Option<i32>>>>(
 
 async fn purge(session: &Session, policy: &ArchivePolicy, store: &Store) -> Result<()> {
     for partition in store.expired_partitions(&ArchivePolicy::OUTCOMES, &policy.keep_days).await? {
-        match store.purge_partition(&partition.name).await? {
-            Some(jobs) => {
+        match store.purge_partition(&partition.name).await {
+            Ok(Some(jobs)) => {
                 tracing::info!(partition = partition.name, jobs, bytes = partition.bytes, node_id = %session.node, "purged");
             }
-            None => {
+            Ok(None) => {
                 tracing::debug!(
                     partition = partition.name,
                     "kept: a run in it is open again or looked into, or somebody else is at it"
                 );
             }
+            // Whoever reads it holds up neither the other partitions nor what else there is to do.
+            Err(error) if error.is_transient() => {
+                tracing::warn!(partition = partition.name, %error, node_id = %session.node, "not purged; the next look tries again");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -19,10 +19,13 @@ use crate::store::Result;
 const CONTEXTS_MAX: usize = 256;
 /// The wait before the database is asked again after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
+/// How often this node looks for claims of its own that it does not know of, though nothing has gone wrong that it knows.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Claims until the session stops claiming.
 pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
-    let mut claimer = Claimer { session, ends, contexts: HashMap::new(), unsure_until: None };
+    let mut claimer =
+        Claimer { session, ends, contexts: HashMap::new(), unsure_until: None, looked_at: Instant::now() };
     while !claimer.session.stop_claiming.is_cancelled() {
         let wait = match claimer.round().await {
             Ok(wait) => wait,
@@ -53,6 +56,8 @@ struct Claimer {
     contexts: HashMap<Uuid, Arc<RunContext>>,
     /// Until then a claim may commit without our hearing of it: its answer was lost, and it may still run.
     unsure_until: Option<Instant>,
+    /// When this node last looked for claims that it does not know of.
+    looked_at: Instant,
 }
 
 impl Claimer {
@@ -60,14 +65,15 @@ impl Claimer {
     async fn round(&mut self) -> Result<Option<Duration>> {
         let session = Arc::clone(&self.session);
         let mut poll = Duration::from_millis(session.parts.config.numbers.poll_interval_ms);
-        if let Some(until) = self.unsure_until {
-            let is_over = Instant::now() > until;
+        if self.unsure_until.is_some() || self.looked_at.elapsed() > LOOK_EVERY {
+            let began = Instant::now();
             let unknown = self.unknown().await?;
             self.begin(&unknown).await;
-            if is_over {
-                self.unsure_until = None;
-            } else {
+            self.looked_at = began;
+            if self.unsure_until.is_some_and(|until| began <= until) {
                 poll = poll.min(ERROR_PAUSE);
+            } else {
+                self.unsure_until = None;
             }
         }
         if let Some(hold) = session.held_for() {
@@ -95,7 +101,7 @@ impl Claimer {
         })
     }
 
-    /// Claims that the database has and this node does not: their answer was lost.
+    /// Claims that the database has and this node does not: their answer was lost, or they have ended just now.
     async fn unknown(&self) -> Result<Vec<Claim>> {
         let session = &self.session;
         let claims = session.parts.store.claims_of(session.node).await?;
@@ -138,7 +144,7 @@ impl Claimer {
 
     async fn read(&mut self, claims: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
         let store = &self.session.parts.store;
-        let works = store.work(claims).await?;
+        let works = store.work(self.session.node, claims).await?;
         let mut runs: Vec<Uuid> = works.iter().map(|w| w.run_id).collect();
         runs.sort_unstable();
         runs.dedup();

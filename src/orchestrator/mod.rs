@@ -59,7 +59,11 @@ pub async fn run(
     ready: Arc<tokio::sync::Notify>,
 ) {
     loop {
-        let session = match Session::begin(&parts).await {
+        let begun = tokio::select! {
+            begun = Session::begin(&parts) => begun,
+            () = shutdown.cancelled() => return,
+        };
+        let session = match begun {
             Ok(session) => Arc::new(session),
             Err(error) => {
                 tracing::warn!(%error, "cannot register this node; trying again");

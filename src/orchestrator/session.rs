@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -145,11 +146,11 @@ impl Session {
         let (ends, received) = mpsc::channel(self.parts.config.numbers.completion_batch_max * 2);
         let tasks = TaskTracker::new();
         tasks.spawn(self.vital(lease::keep(Arc::clone(self))));
-        tasks.spawn(self.vital(lease::rescue(Arc::clone(self))));
-        tasks.spawn(self.vital(listening::listen(Arc::clone(self))));
-        tasks.spawn(self.vital(running::watch_cancels(Arc::clone(self))));
-        tasks.spawn(self.vital(maintenance::tidy(Arc::clone(self))));
-        tasks.spawn(self.vital(staleness::detect(Arc::clone(self))));
+        tasks.spawn(self.beside(lease::rescue(Arc::clone(self))));
+        tasks.spawn(self.beside(listening::listen(Arc::clone(self))));
+        tasks.spawn(self.beside(running::watch_cancels(Arc::clone(self))));
+        tasks.spawn(self.beside(maintenance::tidy(Arc::clone(self))));
+        tasks.spawn(self.beside(staleness::detect(Arc::clone(self))));
         let writer = tasks.spawn(self.vital(writing::write(Arc::clone(self), received)));
         let claimer = tasks.spawn(self.vital(claiming::claim(Arc::clone(self), ends)));
 
@@ -187,10 +188,16 @@ impl Session {
         self.over.cancel();
         tasks.close();
         tasks.wait().await;
-        if ended == Ended::Shutdown
-            && let Err(error) = self.parts.lease_store.remove_node(self.node).await
-        {
-            tracing::warn!(%error, node_id = %self.node, "cannot sign off; the lease will run out");
+        if ended == Ended::Shutdown && !self.lost.is_cancelled() {
+            match timeout(lease_term(&self.parts), self.parts.lease_store.remove_node(self.node)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, node_id = %self.node, "cannot sign off; the lease will run out")
+                }
+                Err(_) => {
+                    tracing::warn!(node_id = %self.node, "signing off takes too long; the lease runs out")
+                }
+            }
         }
         ended
     }
@@ -202,6 +209,18 @@ impl Session {
             task.await;
             drop(end);
         }
+    }
+
+    /// Runs a vital task that leaves nothing half done wherever it is left: it ends with the session, also when the
+    /// database is silent.
+    fn beside<T: Future<Output = ()>>(&self, task: T) -> impl Future<Output = ()> + use<T> {
+        let over = self.over.clone();
+        self.vital(async move {
+            tokio::select! {
+                () = task => {}
+                () = over.cancelled() => {}
+            }
+        })
     }
 
     /// How long a node that stops may take to give its jobs back: their workers' graces, and one more try to write.
@@ -223,13 +242,16 @@ impl Session {
 
     /// Lets running jobs finish within the grace time.
     async fn drain(&self, now: &CancellationToken) {
-        if let Err(error) = self.parts.lease_store.stop_node(self.node).await {
-            tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same");
-        }
+        let drained = async {
+            if let Err(error) = self.parts.lease_store.stop_node(self.node).await {
+                tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same");
+            }
+            self.inflight.drained().await;
+        };
         let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);
         tracing::info!(node_id = %self.node, running = self.inflight.len(), ?grace, "draining");
         tokio::select! {
-            () = self.inflight.drained() => {}
+            () = drained => {}
             () = tokio::time::sleep(grace) => {
                 tracing::info!(node_id = %self.node, running = self.inflight.len(), "grace time is over; jobs are given back");
             }

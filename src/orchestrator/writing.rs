@@ -70,9 +70,13 @@ async fn replace(session: &Session, ending: Ending, refused: &Error) {
     let end = verdict::unstorable(&ending.work, session.rules(ending.work.kind), &mut rng());
     let ending = Ending { end, ..ending };
     if let Err(error) = record_whole(session, std::slice::from_ref(&ending)).await {
-        // Nothing in this end comes from the worker, so this is a fault of the program; the lease's end will free the job.
-        tracing::error!(%error, job_id = ending.work.claim.job_id, "the database refuses to end an attempt");
-        session.inflight.end(ending.work.claim);
+        // Nothing in this end comes from the worker, so this is a fault of the program. The claim stays ours, so that
+        // nobody runs the job a second time unasked.
+        tracing::error!(
+            %error, run_id = %ending.work.run_id, job_id = ending.work.claim.job_id, attempt = ending.work.claim.number,
+            node_id = %session.node,
+            "the database refuses to end an attempt; its job stays active until an admin releases it or this node ends"
+        );
     }
 }
 

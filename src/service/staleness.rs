@@ -1,8 +1,12 @@
 //! What takes too long, as people see it.
 
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
 use super::{Error, Result, Service};
 use crate::domain::page::{Page, PageRequest};
-use crate::domain::staleness::{Place, StaleJob, StalenessFilter};
+use crate::domain::staleness::{Place, StaleJob, StaleRun, StalenessFilter};
 use crate::domain::{Requester, Role};
 
 impl Service {
@@ -24,5 +28,13 @@ impl Service {
             ));
         }
         self.store.stale_jobs(filter, page, self.config.numbers.count_max).await.map_err(|e| self.failed(e))
+    }
+
+    /// Which of these runs are near their threshold or beyond.
+    ///
+    /// # Errors
+    /// Only failures of the server.
+    pub async fn staleness_of_runs(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, StaleRun>> {
+        self.store.staleness_of_runs(runs).await.map_err(|e| self.failed(e))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::nodes::millis;
+use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::JobState;
 
@@ -52,13 +53,19 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn archive_jobs(&self, after: Duration, batch: i32) -> Result<Option<i32>> {
-        Ok(sqlx::query_scalar!(
-            "select archive_jobs($1 * interval '1 millisecond', $2)",
-            millis(after) as f64,
-            batch
-        )
-        .fetch_one(&self.pool)
-        .await?)
+        let after_ms = millis(after) as f64;
+        in_transaction(self, move |c| {
+            Box::pin(async move {
+                Ok(sqlx::query_scalar!(
+                    "select archive_jobs($1 * interval '1 millisecond', $2)",
+                    after_ms,
+                    batch
+                )
+                .fetch_one(c)
+                .await?)
+            })
+        })
+        .await
     }
 
     /// What [`Store::archive_jobs`] would move in all.
@@ -153,6 +160,13 @@ impl Store {
     /// # Errors
     /// The database's; [`super::Error::Unavailable`] when readers do not let go of it in time.
     pub async fn purge_partition(&self, name: &str) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar!("select purge_partition($1)", name).fetch_one(&self.pool).await?)
+        let name = name.to_owned();
+        in_transaction(self, move |c| {
+            let name = name.clone();
+            Box::pin(async move {
+                Ok(sqlx::query_scalar!("select purge_partition($1)", name).fetch_one(c).await?)
+            })
+        })
+        .await
     }
 }

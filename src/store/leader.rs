@@ -3,8 +3,10 @@
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, PgPool};
+use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::connections::unanswered;
 use super::{Error, Result, Store};
 use crate::domain::leader::{Duty, Term};
 
@@ -31,11 +33,16 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn take_leadership(&self, duty: Duty, node: Uuid) -> Result<Option<Leadership>> {
-        let mut session = open(self.pool()).await?;
-        let epoch = sqlx::query_scalar!(r#"select take_leadership($1, $2) as epoch"#, duty.as_str(), node)
-            .fetch_one(&mut session)
-            .await?;
-        Ok(epoch.map(|epoch| Leadership { session, term: Term { duty, epoch } }))
+        let limit = self.pool.patience.answer;
+        let taking = async {
+            let mut session = open(self.pool()).await?;
+            let epoch =
+                sqlx::query_scalar!(r#"select take_leadership($1, $2) as epoch"#, duty.as_str(), node)
+                    .fetch_one(&mut session)
+                    .await?;
+            Ok(epoch.map(|epoch| Leadership { session, term: Term { duty, epoch } }))
+        };
+        timeout(limit, taking).await.unwrap_or_else(|_| Err(unanswered(limit).into()))
     }
 }
 

@@ -75,11 +75,12 @@ impl Store {
         Ok(rows.into_iter().map(|r| Claim { job_id: r.id, number: r.claims }).collect())
     }
 
-    /// The payloads of claimed jobs, in no order.
+    /// The payloads of those of these jobs that the node holds now, in no order. What has ended or was taken away since it
+    /// was claimed is left out: it must not be run again.
     ///
     /// # Errors
     /// The database's.
-    pub async fn work(&self, claims: &[Claim]) -> Result<Vec<Work>> {
+    pub async fn work(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<Work>> {
         let ids: Vec<i64> = claims.iter().map(|c| c.job_id).collect();
         let retried_once: Vec<String> = ErrorCode::ALL
             .into_iter()
@@ -99,9 +100,10 @@ impl Store {
                  from job j
                  join lane l on l.id = j.lane_id
                  left join scenario s on s.id = j.scenario_id
-                where j.id = any ($1)"#,
+                where j.id = any ($1) and j.state = 'active' and j.node_id = $3"#,
             &ids,
-            &retried_once
+            &retried_once,
+            node
         )
         .fetch_all(&self.pool)
         .await?;

@@ -71,6 +71,23 @@ pub struct SchemaState {
     pub changed: Vec<i64>,
 }
 
+impl SchemaState {
+    /// What keeps this program from using the schema, with the way out; `None` when it is this version's.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let Self { pending, unknown, changed } = self;
+        if !changed.is_empty() {
+            return Some(format!(
+                "migrations {changed:?} were applied with another text, or not to their end: restore a backup, or use the program that applied them"
+            ));
+        }
+        if *unknown > 0 {
+            return Some(format!("{unknown} migrations of a newer program are applied: use that one"));
+        }
+        (*pending > 0).then(|| format!("{pending} migrations are to be applied: run `runlane migrate`"))
+    }
+}
+
 /// What in the queue needs somebody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenProblems {

@@ -2,12 +2,17 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
 use super::connections::Connections;
-use super::{Result, Store};
+use super::{Error, Result, Store};
 use crate::domain::JobKind;
 use crate::domain::leader::Term;
 use crate::domain::page::{Page, PageRequest};
-use crate::domain::staleness::{Health, Place, StaleJob, StaleNote, StalenessFilter, Step, Threshold};
+use crate::domain::staleness::{
+    Health, Place, StaleJob, StaleNote, StaleRun, StalenessFilter, Step, Threshold,
+};
 
 /// What one sweep looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +208,60 @@ impl Store {
                 Ok((r.job_id, note))
             })
             .collect()
+    }
+}
+
+/// A row of `v_run_staleness`.
+struct RunRow {
+    run_id: Uuid,
+    since: DateTime<Utc>,
+    age_ms: i64,
+    threshold_ms: i64,
+    health: String,
+    action: String,
+}
+
+impl TryFrom<RunRow> for StaleRun {
+    type Error = Error;
+    fn try_from(row: RunRow) -> Result<Self> {
+        let RunRow { run_id, since, age_ms, threshold_ms, health, action } = row;
+        Ok(Self { run_id, since, age_ms, threshold_ms, health: health.parse()?, action: action.parse()? })
+    }
+}
+
+impl Store {
+    /// Which of these runs are near their threshold or beyond, by run.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn staleness_of_runs(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, StaleRun>> {
+        let rows = sqlx::query_as!(
+            RunRow,
+            r#"select run_id as "run_id!", since as "since!", age_ms as "age_ms!", threshold_ms as "threshold_ms!",
+                      health::text as "health!", action::text as "action!"
+                 from v_run_staleness where run_id = any ($1) and health <> 'ok'"#,
+            runs
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|row| Ok((row.run_id, row.try_into()?))).collect()
+    }
+
+    /// The runs that are near their threshold or beyond, the oldest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn stale_runs(&self, limit: i64) -> Result<Vec<StaleRun>> {
+        let rows = sqlx::query_as!(
+            RunRow,
+            r#"select run_id as "run_id!", since as "since!", age_ms as "age_ms!", threshold_ms as "threshold_ms!",
+                      health::text as "health!", action::text as "action!"
+                 from v_run_staleness where health <> 'ok' order by since, run_id limit $1"#,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(StaleRun::try_from).collect()
     }
 }
 

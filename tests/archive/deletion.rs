@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{BY_HAND, archive, count, finished_run};
 use crate::control::support::{act, did, is_analysis, mutation, probes, snapshot};
 use crate::support::app::{Answer, Cluster, PATIENCE};
+use crate::support::direct::Direct;
 
 const DELETE: &str = "mutation($id: ID!) { it: deleteRun(id: $id) { id deletedAt deletedBy removedAfter } }";
 const RESTORE: &str = "mutation($id: ID!) { it: restoreRun(id: $id) { id status } }";
@@ -156,9 +157,11 @@ async fn what_was_deleted_goes_in_small_steps_and_nothing_else_does() {
     };
     assert_eq!(step("run", "1 day").await, 0, "it can still be restored");
     assert_eq!(step("definition", "0").await, 0, "a run needs it");
+    let checker = Direct::on(&cluster.url).await;
     let mut steps = Vec::new();
     while steps.last() != Some(&0) {
         steps.push(step("run", "0").await);
+        assert_eq!(checker.violations(true, &[]).await, [], "after {steps:?}");
     }
     assert_eq!(steps, [7, 7, 7, 7, 7, 2, 0], "24 probes, an analysis, 11 dead letters and the run");
     assert_eq!((step("definition", "0").await, step("definition", "0").await), (7, 6));

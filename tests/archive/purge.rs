@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{BY_HAND, archive, count, finished_run, mismatches, pages};
 use crate::control::support::{act, counts, did, is_analysis, probes, queue};
+use crate::queue::support::until_sql;
 use crate::support::app::Cluster;
 
 /// Runs the program on the cluster's database; returns what it printed.
@@ -37,6 +38,15 @@ async fn age(cluster: &Cluster, outcome: &str, days: i32) {
         .unwrap();
 }
 
+/// Who did this, and to how many jobs, by the record; without what was empty.
+async fn acts(cluster: &Cluster, action: &str, facts: &str) -> Vec<(String, i64)> {
+    let sql = format!(
+        "select actor, ({facts} ->> 'jobs')::bigint from audit
+                        where action = $1 and {facts} ->> 'jobs' <> '0' order by id"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(action).fetch_all(&cluster.db).await.unwrap()
+}
+
 async fn listed(cluster: &Cluster, run: &str, list: &str) -> (Value, usize) {
     let pages = pages(cluster, run, &format!("{list}(first: 7, after: $after)"), "id").await;
     let items = pages.iter().map(|p| p["nodes"].as_array().unwrap().len()).sum();
@@ -52,7 +62,10 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     assert!(!said.contains(" 0 B"), "{said}");
     assert_eq!(runlane(&cluster, &["archive"], &[]).await, "Archived 0 jobs.\n", "it ended just now");
     let after = [("RUNLANE_ARCHIVE_AFTER", "0s"), ("RUNLANE_ARCHIVE_BATCH", "7")];
-    assert_eq!(runlane(&cluster, &["archive"], &after).await, "Archived 24 jobs.\n");
+    assert_eq!(runlane(&cluster, &["archive", "--as", "grace"], &after).await, "Archived 24 jobs.\n");
+    let moved = acts(&cluster, "archive.archived", "after").await;
+    assert_eq!(moved.iter().map(|(_, jobs)| jobs).sum::<i64>(), 24, "a record a step: {moved:?}");
+    assert!(moved.iter().all(|(who, _)| who == "grace"), "{moved:?}");
 
     age(&cluster, "completed", 130).await;
     age(&cluster, "failed", 130).await;
@@ -82,7 +95,7 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     assert_eq!(count(&cluster, "select count(*) from archived_job_completed").await, 12);
     let said = runlane(&cluster, &["purge"], &[("RUNLANE_RETENTION_DAYS_COMPLETED", "0")]).await;
     assert_eq!(said, "Purged 0 jobs: 0 B.\n", "0 days are for ever");
-    let said = runlane(&cluster, &["purge"], &[]).await;
+    let said = runlane(&cluster, &["purge", "--as", "grace"], &[]).await;
     assert!(said.contains("Purged 12 jobs: "), "{said}");
     assert_eq!(count(&cluster, "select count(*) from archived_job_completed").await, 0);
 
@@ -92,9 +105,57 @@ async fn a_partition_goes_when_all_of_it_is_old_and_progress_stays() {
     assert_eq!(after["progress"]["total"], before["progress"]["total"]);
     assert_eq!(listed(&cluster, &run, "jobs").await, (json!(13), 13), "12 probes and an analysis are left");
     assert_eq!(listed(&cluster, &run, "transcripts").await, (json!(1), 1));
-    let noted =
-        "select count(*) from audit where action = 'archive.purged' and (before ->> 'jobs')::int = 12";
-    assert_eq!(count(&cluster, noted).await, 1);
+    assert_eq!(acts(&cluster, "archive.purged", "before").await, [("grace".to_owned(), 12)]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_maintenance_archives_leaves_no_record_and_what_it_purges_is_the_systems() {
+    let mut cluster = Cluster::api_only(&BY_HAND).await;
+    finished_run(&mut cluster).await;
+    while archive(&cluster, 1_000).await > 0 {}
+    assert_eq!(acts(&cluster, "archive.archived", "after").await, []);
+    age(&cluster, "completed", 130).await;
+    count(
+        &cluster,
+        "select sum(purge_partition(partition))::bigint from archive_partitions() where until_at < now()",
+    )
+    .await;
+    let purged = acts(&cluster, "archive.purged", "before").await;
+    assert!(purged.contains(&("system".to_owned(), 12)) && purged.iter().all(|(who, _)| who == "system"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_an_old_partition_holds_up_nothing_else() {
+    let mut cluster = Cluster::api_only(&BY_HAND).await;
+    let (kept, deleted) = (finished_run(&mut cluster).await, finished_run(&mut cluster).await);
+    while archive(&cluster, 1_000).await > 0 {}
+    age(&cluster, "completed", 130).await;
+    age(&cluster, "failed", 230).await;
+    let delete = "mutation($id: ID!) { deleteRun(id: $id) { id } }";
+    cluster.user(delete, json!({ "id": deleted })).await.data();
+    let mut reader = cluster.db.begin().await.unwrap();
+    sqlx::query("select count(*) from archived_job_completed").execute(&mut *reader).await.unwrap();
+    // A node that looks after the archive: who does it already goes.
+    cluster.restart().await;
+    let settings = [
+        ("RUNLANE_ARCHIVE_ENABLED", "true"),
+        ("RUNLANE_MAINTENANCE_INTERVAL", "50ms"),
+        ("RUNLANE_DELETE_AFTER", "0s"),
+    ];
+    cluster.add_node(&settings).await;
+    until_sql(
+        &cluster.db,
+        "the other partition is gone",
+        "select not exists (select from archived_job_failed)",
+    )
+    .await;
+    until_sql(&cluster.db, "the deleted run is gone", "select count(*) = 1 from run").await;
+    assert_eq!(acts(&cluster, "archive.purged", "before").await, [("system".to_owned(), 22)]);
+    reader.rollback().await.unwrap();
+    until_sql(&cluster.db, "it is purged", "select not exists (select from archived_job_completed)").await;
+    assert_eq!(counts(&cluster.state(&kept).await), [0, 0, 12, 11, 1]);
     cluster.stop().await;
 }
 

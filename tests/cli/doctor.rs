@@ -38,7 +38,7 @@ async fn the_doctor_finds_what_is_wrong_and_fails_for_errors_only() {
     assert!(!output.status.success());
     for part in [
         "ERROR   durability   PostgreSQL may lose what it has confirmed: fsync = off",
-        "ERROR   connections  one process takes up to 1009 of",
+        "ERROR   connections  one process takes up to 1012 of",
         "WARNING schema       ",
         "ERROR   workers      /no/such/python (RUNLANE_PYTHON) runs no worker",
         "Errors: 3, warnings: 2.",

@@ -5,6 +5,7 @@ mod dev;
 mod doctor;
 mod outage;
 pub mod process;
+mod queue;
 mod refusals;
 mod restored;
 mod roles;

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::process::{Home, PASSWORD, finish};
 use crate::support::app::fresh_database;
+use crate::support::postgres::empty_database;
 
 /// What a process may take to give a database up.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +41,35 @@ async fn a_short_secret_is_named_and_not_shown() {
     let refusal = output.refusal();
     assert!(refusal.contains("RUNLANE_JWT_SECRET: is too short"), "{refusal}");
     assert!(!output.stderr.contains("only-31"), "{refusal}");
+}
+
+#[tokio::test]
+async fn commands_refuse_a_schema_of_another_version_and_say_the_way_out() {
+    let home = Home::new();
+    let refusal = async |url: &str| {
+        let mut said = Vec::new();
+        for command in [["lane", "list"], ["node", "list"], ["deadletter", "list"]] {
+            said.push(finish(home.configured(&command, url)).await.refusal().to_owned());
+        }
+        assert!(said.iter().all(|s| *s == said[0]), "{said:?}");
+        said.remove(0)
+    };
+    let empty = refusal(&empty_database().await).await;
+    assert!(empty.contains("not of this version") && empty.contains("run `runlane migrate`"), "{empty}");
+    let url = fresh_database().await;
+    finish(home.configured(&["lane", "list"], &url)).await.ok();
+    let db = PgPool::connect(&url).await.unwrap();
+    let change = async |sql: &'static str| sqlx::query(sql).execute(&db).await.unwrap();
+    change(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (99990101, 'of the future', true, '', 0)",
+    )
+    .await;
+    let newer = refusal(&url).await;
+    assert!(newer.contains("1 migrations of a newer program"), "{newer}");
+    change("update _sqlx_migrations set checksum = '' where version = 1").await;
+    let changed = refusal(&url).await;
+    assert!(changed.contains("migrations [1] were applied with another text"), "{changed}");
 }
 
 #[tokio::test]

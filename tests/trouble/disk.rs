@@ -1,10 +1,6 @@
 //! The database's disk is full: a real file system of a few megabytes, filled to the last byte.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt;
 
 use runlane::app::Roles;
 use runlane::embedded;
@@ -13,47 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::support::{assert_exact, number};
 use crate::support::app::Cluster;
+use crate::support::disk::{SmallDisk, give_to_owner_of};
 use crate::support::postgres::{scratch, throw_away_in};
-
-/// A small file system, gone when it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf) -> Self {
-        std::fs::create_dir(&at).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"]).arg(&at).status();
-        assert!(mounted.expect("there is a mount").success(), "a tmpfs can be mounted on {}", at.display());
-        Self(at)
-    }
-
-    /// Leaves not a byte.
-    fn fill(&self) {
-        let mut filler = File::create(self.filler()).unwrap();
-        for size in [1 << 20, 4_096, 1] {
-            while filler.write_all(&vec![0; size]).is_ok() {}
-        }
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
-fn give_to_owner_of(data: &Path, dir: &Path) {
-    let owner = std::fs::metadata(data).unwrap();
-    std::os::unix::fs::chown(dir, Some(owner.uid()), Some(owner.gid())).unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_runs_keeps_claims_and_is_got_over_without_a_restart() {
@@ -65,10 +22,10 @@ async fn a_full_disk_refuses_runs_keeps_claims_and_is_got_over_without_a_restart
     let home = tempfile::Builder::new().prefix("runlane").permissions(mode).tempdir_in(scratch()).unwrap();
     let server = embedded::Cluster::start(&throw_away_in(home.path().join("data"))).await.unwrap();
     let disk = SmallDisk::mount(home.path().join("small"));
-    give_to_owner_of(server.data(), &disk.0);
+    give_to_owner_of(server.data(), disk.path());
     let mut admin = PgConnection::connect(server.url()).await.unwrap();
     admin
-        .execute(AssertSqlSafe(format!("create tablespace small location '{}'", disk.0.display())))
+        .execute(AssertSqlSafe(format!("create tablespace small location '{}'", disk.path().display())))
         .await
         .unwrap();
     admin.execute("create database small tablespace small").await.unwrap();

@@ -41,6 +41,27 @@ async fn jobs_of_a_claim_whose_answer_is_lost_are_run_without_waiting_for_the_le
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_unknown_claims_are_looked_for_is_not_run_again() {
+    let (cluster, proxy) = Cluster::behind_proxy(&PATIENT).await;
+    let definition = cluster.definition(600).await;
+    let struck = proxy.strike(Strike::at(Point::Commit(work::CLAIM)).after(Harm::Cut).times(12));
+    let run = cluster.run(&definition, &["mock/echo", "mock/echo?delayMs=1"], json!({})).await;
+    cluster.until_status(&run, "COMPLETED").await;
+    assert!(struck.count() > 0);
+    // A job that is begun twice leaves one attempt, a late result, and a bill.
+    assert_eq!(metric(&cluster, "runlane_results_late_total").await, 0.0);
+    let claimed = "runlane_jobs_claimed_total{kind=\"probe:scenario\"";
+    let probes = number(
+        &cluster.db,
+        "select count(*) from attempt where job_id in (select id from job where scenario_id is not null)",
+    )
+    .await;
+    assert_eq!(metric(&cluster, claimed).await, probes as f64);
+    assert_exact(&cluster.db).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ends_whose_answer_is_lost_are_done_and_not_late() {
     let (cluster, _proxy) = completes_once_behind(work::END).await;
     assert!(metric(&cluster, "runlane_results_late_total").await == 0.0);

@@ -180,6 +180,29 @@ async fn a_node_stops_though_its_database_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_stops_though_its_database_is_silent() {
+    let settings = [
+        ("RUNLANE_SHUTDOWN_GRACE_MS", "200"),
+        ("RUNLANE_STATEMENT_TIMEOUT_MS", "1000"),
+        ("RUNLANE_LOCK_TIMEOUT_MS", "500"),
+        ("RUNLANE_DATABASE_SILENCE_MS", "500"),
+        ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "300"),
+    ];
+    for with_jobs in [true, false] {
+        let (cluster, proxy) = Cluster::behind_proxy(&settings).await;
+        if with_jobs {
+            let definition = cluster.definition(2).await;
+            let run = cluster.run(&definition, &["mock/echo?delayMs=600000"], json!({})).await;
+            cluster.until(&run, "active", |s| s["progress"]["active"] == 2).await;
+        }
+        proxy.weather(Weather { blackhole: true, ..Weather::FAIR });
+        // Nothing is ever answered: not on what is connected, nor on what connects.
+        timeout(Duration::from_secs(20), cluster.stop()).await.expect("it stops");
+        drop(proxy);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failover_to_a_server_that_has_everything_loses_nothing() {
     let mode = || std::fs::Permissions::from_mode(0o711);
     let home =

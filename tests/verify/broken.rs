@@ -60,7 +60,7 @@ broken! {
             select a.job_id, a.number from attempt a join job j on j.id = a.job_id
              where j.state = 'completed' and a.outcome = 'throttled');
          update job j set throttles = 0 where j.throttles > 0"
-        => [("terminal_attempts", 1)];
+        => [("terminal_attempts", 1), ("attempt_path", 1)];
     a_failure_without_a_dead_letter:
         "delete from dead_letter where id = (select max(id) from dead_letter)"
         => [("dead_letters", 1)];

@@ -1,10 +1,9 @@
 //! Dead letters on a terminal.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Value, json};
 
+use crate::cli::output::{lines, table};
 use crate::domain::dead_letter::{DeadLetter, DeadLetterReason, Lookalikes};
 use crate::domain::page::{Page, cursor};
 
@@ -62,8 +61,7 @@ pub fn list(
     }
     let all: i64 = reasons.iter().map(|(_, n)| n).sum();
     let reasons: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {}", words(r.as_str()))).collect();
-    let mut parts =
-        vec![page.to_string(), format!("{} of {all}: {}", entries.items.len(), reasons.join(", "))];
+    let mut parts = vec![lines(&page), format!("{} of {all}: {}", entries.items.len(), reasons.join(", "))];
     if let Some(last) = entries.items.last().filter(|_| entries.has_next) {
         parts.push(format!("For the next ones: --after {}", cursor(last)));
     }
@@ -77,7 +75,7 @@ pub fn list(
             shown(&cause.example_message),
         ]);
     }
-    parts.push(format!("\nWhat looks the same (--fingerprint)\n{alike}"));
+    parts.push(format!("\nWhat looks the same (--fingerprint)\n{}", lines(&alike)));
     parts.join("\n")
 }
 
@@ -88,7 +86,11 @@ pub fn one(entry: &DeadLetter) -> String {
     let known = |value: &Value| Some(text(value)).filter(|_| value.is_string());
     let closed = entry.resolved_at.zip(entry.resolved_by.as_ref());
     let metadata = entry.metadata.as_object().filter(|m| !m.is_empty());
-    let lines = [
+    let attempts = entry.attempts.as_array().map_or(&[] as &[_], Vec::as_slice);
+    let mut nodes: Vec<String> = attempts.iter().map(|attempt| text(&attempt["node_id"])).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let facts = [
         ("dead letter", Some(format!("{} ({})", entry.id, words(entry.status.as_str())))),
         ("made", Some(time(entry.created_at))),
         ("reason", Some(words(entry.reason.as_str()))),
@@ -103,14 +105,14 @@ pub fn one(entry: &DeadLetter) -> String {
         ("params", Some(entry.snapshot["params"].to_string())),
         ("metadata", metadata.map(|_| entry.metadata.to_string())),
         ("closed", closed.map(|(at, by)| format!("{} by {by}", time(at)))),
+        ("ran on", (!nodes.is_empty()).then(|| nodes.join(", "))),
         ("tried again", entry.redriven_at.map(time)),
         ("notes", entry.notes.clone()),
     ];
-    let mut parts: Vec<String> = lines
+    let mut parts: Vec<String> = facts
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name:14}{}", value?.replace('\n', "\n              "))))
         .collect();
-    let attempts = entry.attempts.as_array().map_or(&[] as &[_], Vec::as_slice);
     if attempts.is_empty() {
         parts.push("\nIt was never tried.".to_owned());
         return parts.join("\n");
@@ -121,23 +123,17 @@ pub fn one(entry: &DeadLetter) -> String {
             .map(|code| format!("{code}: {}", shown(&text(&attempt["error_message"]))));
         tries.add_row([
             attempt["number"].to_string(),
-            text(&attempt["started_at"]),
-            text(&attempt["ended_at"]),
+            moment(&text(&attempt["started_at"])),
+            moment(&text(&attempt["ended_at"])),
             text(&attempt["outcome"]),
             error.unwrap_or_default(),
         ]);
     }
-    parts.push(format!("\n{tries}"));
+    parts.push(format!("\n{}", lines(&tries)));
     if let Some(tail) = attempts.iter().rev().find_map(|a| a["stderr_tail"].as_str()) {
         parts.push(format!("\nThe end of stderr\n{tail}"));
     }
     parts.join("\n")
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(header);
-    table
 }
 
 /// The name of a value as words.
@@ -148,6 +144,11 @@ pub fn words(name: &str) -> String {
 /// To the second.
 pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A time of the database's JSON, to the second; as it stands, if it is none.
+fn moment(text: &str) -> String {
+    text.parse::<DateTime<Utc>>().map_or_else(|_| text.to_owned(), time)
 }
 
 /// The start of a message on one line.

@@ -162,7 +162,7 @@ fn open_problems(config: &Config, problems: &OpenProblems, report: &mut Report) 
         report.warning("queue", message);
     };
     if let Some(by) = paused_by {
-        warn(format!("paused by {by}: nothing starts until resumeQueue"));
+        warn(format!("paused by {by}: nothing starts until `runlane queue resume`"));
     }
     if *nodes == 0 && *waiting > 0 {
         warn(format!("{waiting} jobs wait and no node executes: start `serve` or `work`"));
@@ -178,7 +178,7 @@ fn open_problems(config: &Config, problems: &OpenProblems, report: &mut Report) 
         ));
     }
     if *dead_letters > 0 {
-        warn(format!("{dead_letters} dead letters wait for somebody"));
+        warn(format!("{dead_letters} dead letters wait for somebody: `runlane deadletter list`"));
     }
     if is_fine {
         report.ok("queue", format!("{nodes} nodes execute; {waiting} jobs wait"));

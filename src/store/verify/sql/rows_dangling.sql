@@ -20,4 +20,7 @@ select format('transcript of job %s', t.job_id), 'the job does not exist'
   from any_transcript t where not exists (select from any_job j where j.id = t.job_id)
 union all
 select format('%s of run %s', a.kind, a.run_id), format('its job %s does not exist', a.job_id)
-  from analysis a where not exists (select from any_job j where j.id = a.job_id)
+  from analysis a
+  -- The jobs of a deleted run are removed before it, in steps.
+  join run r on r.id = a.run_id and r.deleted_at is null
+ where not exists (select from any_job j where j.id = a.job_id)
