@@ -102,6 +102,8 @@ create table lane (
     closed_at       timestamptz,
     -- False while rows of waiting jobs of a closed lane are still to be rewritten.
     is_settled      boolean not null default true,
+    -- When rows of it were last taken back because it is about to be opened again: maintenance leaves it alone for a while.
+    reopening_at    timestamptz,
     -- Whether anything waits or runs.
     is_live         boolean not null,
     total           int not null check (total >= 0),

@@ -202,7 +202,7 @@ create function reopen_lanes(p_run uuid) returns void language sql as $$
          group by w.lane_id
     )
     update lane l
-       set is_open = true, closed_at = null, is_settled = true, is_paused = false,
+       set is_open = true, closed_at = null, reopening_at = null, is_settled = true, is_paused = false,
            pending = l.pending + c.n, cancelled = l.cancelled - c.n, is_live = l.pending + c.n + l.active > 0,
            version = l.version + 1, updated_at = clock_timestamp()
       from (select o.id, coalesce(n.n, 0) as n from closed o left join counted n on n.lane_id = o.id) as c

@@ -185,7 +185,10 @@ impl Store {
             Box::pin(async move {
                 assert_leader(c, term).await?;
                 let lane = sqlx::query!(
-                    "select id, closed_at from lane where not is_settled and not is_open
+                    // Whoever is about to open a lane again takes such rows back; if it dies of that, they come here.
+                    "select id, closed_at from lane
+                      where not is_settled and not is_open
+                        and (reopening_at is null or reopening_at < clock_timestamp() - interval '1 minute')
                       order by id limit 1 for update skip locked"
                 )
                 .fetch_optional(&mut *c)

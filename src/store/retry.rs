@@ -21,6 +21,8 @@ struct Reached {
 
 /// How a step ended.
 enum Step<E> {
+    /// Some of what the run's guard had cancelled is ready to wait again when the run is reopened.
+    Opening,
     /// A whole batch waits again, and there may be more.
     Reached(Reached, i64),
     /// The last of them wait again.
@@ -50,6 +52,7 @@ impl Store {
             let (mut after, mut retried) = (None, 0);
             loop {
                 match store.retry_step(id, after, batch, Arc::clone(&allow)).await {
+                    Ok(Step::Opening) => {}
                     Ok(Step::Reached(reached, n)) => (after, retried) = (Some(reached), retried + n),
                     Ok(Step::Done(n)) => {
                         tracing::info!(run_id = %id, retried = retried + n, "failed jobs wait again");
@@ -115,6 +118,14 @@ async fn retry_batch<E>(c: &mut PgConnection, run: &RunHead, after: Reached, bat
     .await?;
     if !any {
         return Ok(Step::Done(0));
+    }
+    if run.status == RunStatus::Failed {
+        let taken_back = sqlx::query_scalar!(r#"select take_back_cancelled($1, $2) as "n!""#, run.id, batch)
+            .fetch_one(&mut *c)
+            .await?;
+        if taken_back == batch {
+            return Ok(Step::Opening);
+        }
     }
     let before = run_facts(c, run.id).await?;
     reopen_lanes(c, run).await?;

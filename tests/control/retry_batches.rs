@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use runlane::domain::leader::Duty;
 use serde_json::json;
 
-use super::support::{act, counts, did, is_analysis, number, queue};
+use super::support::{act, counts, did, is_analysis, number, queue, snapshot};
 use crate::queue::support::{Node, until_sql};
 use crate::support::app::Cluster;
 use crate::support::direct::Direct;
@@ -116,5 +117,56 @@ async fn what_a_crash_cuts_off_is_whole_and_asking_again_completes_it() {
     cluster.add_node(&[]).await;
     let done = cluster.until_status(&run, "COMPLETED").await;
     assert_eq!(counts(&done), [0, 0, 0, 40, 0]);
+    cluster.stop().await;
+}
+
+/// A run that its guard stopped, with the rows of what it cancelled rewritten.
+async fn stopped_and_settled(cluster: &Cluster) -> String {
+    let run = super::guard::stopped(cluster).await;
+    sqlx::raw_sql(
+        "update job j set state = 'cancelled', finished_at = l.closed_at
+           from lane l where l.id = j.lane_id and j.state = 'pending' and not l.is_open;
+         update lane set is_settled = true, priority = (select priority from run)",
+    )
+    .execute(&cluster.db)
+    .await
+    .unwrap();
+    run
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_guard_had_cancelled_is_taken_back_in_batches_too() {
+    let cluster = Cluster::api_only(&[("RUNLANE_RETRY_BATCH", "3")]).await;
+    let run = stopped_and_settled(&cluster).await;
+    let reopened = did(&cluster, "retryFailedJobs(runId: $id)", &run).await;
+    assert_eq!((&reopened["status"], counts(&reopened)), (&json!("RUNNING"), [11, 0, 0, 0, 1]));
+    let most = "select max(n) from (select count(*) as n from job j join lane l on l.id = j.lane_id
+                                     where l.run_id = $1 and j.state = 'pending' group by j.xmin::text) as s";
+    assert_eq!(number(&cluster, most, &run).await, 3);
+    let direct = Direct::on(&cluster.url).await;
+    assert_eq!(direct.violations(false, &[run.parse().unwrap()]).await, []);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sees_what_is_taken_back_and_maintenance_leaves_it_alone_for_a_while() {
+    let cluster = Cluster::api_only(&[]).await;
+    let run = stopped_and_settled(&cluster).await;
+    let before = snapshot(&cluster, &run).await;
+    assert_eq!(number(&cluster, "select take_back_cancelled($1, 4)::bigint", &run).await, 4);
+    assert_eq!(snapshot(&cluster, &run).await, before);
+    let direct = Direct::on(&cluster.url).await;
+    assert_eq!(direct.violations(false, &[run.parse().unwrap()]).await, []);
+
+    let node = direct.node().await;
+    let leader = direct.store.take_leadership(Duty::Maintenance, node).await.unwrap().expect("nobody leads");
+    assert_eq!(direct.store.settle_closed_lanes(leader.term(), 100).await.unwrap(), 0);
+    // Whoever took it back has died.
+    let later = "with aged as (update lane set reopening_at = reopening_at - interval '1 minute'
+                                where run_id = $1 and not is_settled returning id)
+                 select count(*) from aged";
+    assert_eq!(number(&cluster, later, &run).await, 1);
+    assert_eq!(direct.store.settle_closed_lanes(leader.term(), 100).await.unwrap(), 4);
+    assert_eq!(snapshot(&cluster, &run).await, before);
     cluster.stop().await;
 }

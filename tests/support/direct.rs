@@ -106,9 +106,9 @@ impl Direct {
         assert_eq!(done, Some(Ok(())));
     }
 
-    /// Retries the failed probes of a run one by one, whatever its status allows.
+    /// Retries the failed probes of a run, whatever its status allows.
     pub async fn force_retry(&self, run: Uuid) {
-        let done = self.store.retry_failed_jobs(run, 1, |_| Ok::<(), ()>(())).await.unwrap();
+        let done = self.store.retry_failed_jobs(run, 100, |_| Ok::<(), ()>(())).await.unwrap();
         assert_eq!(done, Some(Ok(())));
     }
 
