@@ -10,7 +10,16 @@ use super::error::{During, EmbeddedError};
 /// Holds the lock on a cluster's directory. The file stays, for removing a locked file lets two processes hold it.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child that is between its fork and its exec has the lock as well.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(%error, "a cluster's lock is not let go before its file is closed");
+        }
+    }
 }
 
 impl Lock {
@@ -37,6 +46,6 @@ impl Lock {
         file.set_len(0).during("write", &path)?;
         file.rewind().during("write", &path)?;
         writeln!(file, "{}", std::process::id()).during("write", &path)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
