@@ -90,16 +90,26 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn stop_node(&self, node: Uuid) -> Result<()> {
-        sqlx::query!(
-            "with stopping as (
-                update node set is_draining = true, is_stopping = true where id = $1 and not is_stopping returning id
-             )
-             select record_act('node.stopping', 'node', s.id::text) from stopping s",
-            node
-        )
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(())
+        in_transaction(self, move |c| {
+            Box::pin(async move {
+                // Waits for a claim that is still on its way: whatever is claimed was claimed before the drain began.
+                sqlx::query!("select id from node where id = $1 for update", node)
+                    .fetch_optional(&mut *c)
+                    .await?;
+                sqlx::query!(
+                    "with stopping as (
+                        update node set is_draining = true, is_stopping = true
+                         where id = $1 and not is_stopping returning id
+                     )
+                     select record_act('node.stopping', 'node', s.id::text) from stopping s",
+                    node
+                )
+                .fetch_optional(c)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// Removes a node that holds no claims any more. One that still does is left for [`Store::rescue_jobs`].

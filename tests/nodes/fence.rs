@@ -42,6 +42,33 @@ async fn a_late_result_is_refused_and_counted_and_its_worker_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_begins_when_the_claim_that_is_on_its_way_has_committed() {
+    let cluster = Cluster::api_only(&[]).await;
+    cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
+    let store = runlane::store::Store::new(cluster.db.clone());
+    let id = runlane::domain::ids::new_id();
+    let node = runlane::store::NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+    store.register_node(&node, Duration::from_secs(600)).await.unwrap();
+    let mut claim = cluster.db.begin().await.unwrap();
+    let claimed = sqlx::query("select from claim_jobs($1, array['probe:scenario']::job_kind[], array[1])")
+        .bind(id)
+        .fetch_all(&mut *claim)
+        .await
+        .unwrap();
+    assert_eq!(claimed.len(), 1);
+    let stopping = tokio::spawn(async move { store.stop_node(id).await });
+    let waits = "exists (select from pg_stat_activity
+                          where datname = current_database() and wait_event_type = 'Lock' and query like '%from node%')";
+    until_sql(&cluster.db, "waiting for the claim", waits).await;
+    claim.commit().await.unwrap();
+    stopping.await.unwrap().unwrap();
+    let order = "(select claimed_at from job where state = 'active')
+                  < (select at from audit where action = 'node.stopping')";
+    until_sql(&cluster.db, "claimed before the drain", order).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn renewals_stay_within_their_page() {
     let cluster = Cluster::api_only(&[]).await;
     // Sessions report what they did when they end.
