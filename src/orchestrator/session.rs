@@ -242,14 +242,19 @@ impl Session {
 
     /// Lets running jobs finish within the grace time.
     async fn drain(&self, now: &CancellationToken) {
+        let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);
         let drained = async {
-            if let Err(error) = self.parts.lease_store.stop_node(self.node).await {
-                tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same");
+            match self.parts.lease_store.stop_node(self.node).await {
+                // From here on nothing is claimed: a claim that was on its way has committed.
+                Ok(()) => {
+                    tracing::info!(node_id = %self.node, running = self.inflight.len(), ?grace, "draining")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, node_id = %self.node, "cannot mark the node as draining; it claims nothing all the same")
+                }
             }
             self.inflight.drained().await;
         };
-        let grace = Duration::from_millis(self.parts.config.numbers.shutdown_grace_ms);
-        tracing::info!(node_id = %self.node, running = self.inflight.len(), ?grace, "draining");
         tokio::select! {
             () = drained => {}
             () = tokio::time::sleep(grace) => {
