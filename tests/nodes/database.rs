@@ -64,13 +64,18 @@ async fn nobody_is_judged_within_one_lease_of_a_crash_of_the_server() {
     runlane::store::migrate(&db).await.unwrap();
     let store = Store::new(db.clone());
     let node = dead_node(&store).await;
+    let mut victim = db.acquire().await.unwrap();
+    let mut witness = db.acquire().await.unwrap();
     let (pid, started): (i32, String) =
         sqlx::query_as("select pg_backend_pid(), pg_postmaster_start_time()::text")
-            .fetch_one(&db)
+            .fetch_one(&mut *victim)
             .await
             .unwrap();
     // One killed backend: the server throws all sessions out and recovers, and its start time stays what it was.
+    // Until it has seen that one die it admits sessions as ever, so another waits to be thrown out.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    sqlx::query("select pg_sleep(60)").execute(&mut *witness).await.expect_err("all sessions are thrown out");
+    drop((victim, witness));
     db.close().await;
     let deadline = tokio::time::Instant::now() + crate::support::app::PATIENCE;
     let db = loop {
