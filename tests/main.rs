@@ -12,6 +12,7 @@ mod embedded;
 mod executor;
 mod http;
 mod hygiene;
+mod limits;
 mod machine;
 mod model;
 mod nodes;

@@ -125,6 +125,7 @@ impl Driver {
 /// The end of a job that completed at once.
 pub fn completed(claim: Claim) -> serde_json::Result<AttemptEnd> {
     Ok(AttemptEnd {
+        holds: false,
         claim,
         outcome: AttemptOutcome::Completed,
         delay: Duration::ZERO,

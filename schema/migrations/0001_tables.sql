@@ -96,6 +96,9 @@ create table lane (
     priority        smallint not null check (priority between 0 and 100),
     -- Copied from the run, so that a claim reads this table only.
     max_concurrency int check (max_concurrency >= 1),
+    -- What one job of it is expected to ask of its provider: calls, and tokens in and out.
+    requests        int not null default 1 check (requests >= 1),
+    tokens          int not null default 0 check (tokens >= 0),
     is_paused       boolean not null default false,
     -- A closed lane's waiting jobs are cancelled by definition; maintenance rewrites their rows later.
     is_open         boolean not null default true,
@@ -267,6 +270,57 @@ create table queue_state (
     check (is_paused or pause_reason is null)
 );
 insert into queue_state default values;
+
+-- A ceiling that all nodes share, on a provider or on one model of it, and what is left of it. Claims take from it under
+-- its lock, so no number of nodes exceeds it. Rows without a ceiling are there for their holds.
+create table rate_limit (
+    id                  bigint generated always as identity primary key,
+    -- A provider (`openai`) or a model (`openai/gpt-5`).
+    name                text not null constraint rate_limit_name unique,
+    -- The ceilings; null sets none.
+    in_flight_max       int check (in_flight_max >= 1),
+    requests_per_minute int check (requests_per_minute >= 1),
+    tokens_per_minute   int check (tokens_per_minute >= 1),
+    -- Who set them: a person, or `configuration`; null where nobody did.
+    set_by              text,
+    set_at              timestamptz,
+    -- Jobs in flight that the provider bears: halved when it asks to slow down, grown by what completes, and null again
+    -- when it has reached the ceiling.
+    concurrency         double precision check (concurrency >= 1),
+    slowed_at           timestamptz,
+    -- Two buckets that fill steadily, so that a minute's allowance is not spent at once; as of filled_at.
+    requests_left       double precision not null default 1,
+    tokens_left         double precision not null default 1,
+    filled_at           timestamptz not null default clock_timestamp(),
+    -- The provider asked to wait.
+    held_until          timestamptz,
+    -- Nothing more starts until somebody has looked: the key is refused, or the account is empty.
+    held_at             timestamptz,
+    hold_code           text,
+    hold_reason         text,
+    check ((held_at is null) = (hold_code is null) and (held_at is null) = (hold_reason is null)),
+    check ((set_by is null) = (set_at is null))
+) with (fillfactor = 50);
+
+-- One thing that a limit counts, and what remains of it. A job that needs more than `cap`, which is all that there ever
+-- is, needs the whole. `opens_at`: when something that remains not now will, if that is known.
+create type room as (
+    limit_id bigint,
+    name     text,
+    part     text,
+    remains  double precision,
+    cap      double precision,
+    opens_at timestamptz
+);
+
+-- What was granted of the limits by the minute, by second, for as long as it counts.
+create table rate_grant (
+    limit_id bigint not null references rate_limit (id) on delete cascade,
+    second   timestamptz not null,
+    requests int not null,
+    tokens   bigint not null,
+    primary key (limit_id, second)
+) with (fillfactor = 50);
 
 -- One running process. Its lease is the only sign of life that counts.
 create table node (

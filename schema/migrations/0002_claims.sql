@@ -1,5 +1,5 @@
 -- The queue's own moves as functions: each is one call in autocommit, so no client holds a lock while the network
--- waits. Lock order everywhere: leadership, gate, node, lanes, jobs, dead letters, counters, runs; within each by id.
+-- waits. Lock order everywhere: leadership, gate, node, limits, lanes, jobs, dead letters, counters, runs; within each by id.
 
 -- Claims hold the gate shared; pause, resume, cancel and priority changes hold it exclusively. Whoever takes it does so
 -- in a statement of its own, so that the statements after it see everything that was committed before it was granted.
@@ -43,6 +43,14 @@ declare
     -- The kinds with slots left, and whether their lanes may have more than they offered.
     v_unfilled job_kind[];
     v_more     boolean;
+    -- The limits that bear on what waits, locked, and what each leaves (see rooms()).
+    v_limits   bigint[];
+    v_rooms    room[];
+    -- When the first of those that leave nothing will leave something.
+    v_opens_ms bigint;
+    -- Every unit that could be granted, in order.
+    v_units      bigint[];
+    v_unit_kinds job_kind[];
 begin
     perform pg_advisory_xact_lock_shared(gate());
     v_now := clock_timestamp();
@@ -54,6 +62,13 @@ begin
     perform from node n where n.id = p_node and n.lease_until > v_now and not n.is_draining for key share;
     if not found then
         return;
+    end if;
+
+    if 'probe:scenario' = any (p_kinds) and exists (select from rate_limit) then
+        v_limits := lock_limits();
+        v_now := clock_timestamp();
+        v_rooms := rooms(v_limits, v_now);
+        v_opens_ms := opens_ms(v_rooms, v_now);
     end if;
 
     -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
@@ -71,6 +86,9 @@ begin
          where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
+           and not exists (select from unnest(v_rooms) as r
+                            where r.name in (l.model, split_part(l.model, '/', 1))
+                              and r.remains < needed(r, l.requests, l.tokens))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
                      rows between unbounded preceding and current row)
     ), offering as materialized (
@@ -110,7 +128,7 @@ begin
                d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
           from due d
          cross join lateral generate_series(1, d.n) as k
-    ), placed as (
+    ), placed as materialized (
         select u.id, u.kind, u.slots,
                row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
           from unit u
@@ -124,12 +142,27 @@ begin
     )
     select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
            exists (select from due d where d.kind in (select u.kind from unfilled u)
-                      and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16))
-      into v_lanes, v_counts, v_unfilled, v_more
+                      and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16)),
+           case when v_rooms <> '{}' then array(select p.id from placed p order by p.place, p.kind) end,
+           case when v_rooms <> '{}' then array(select p.kind from placed p order by p.place, p.kind) end
+      into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds
       from chosen c;
     if v_lanes is null then
-        return query select null::bigint, null::int, next_due_ms(p_kinds, v_now);
+        return query select null::bigint, null::int, least(next_due_ms(p_kinds, v_now), v_opens_ms);
         return;
+    end if;
+    if v_rooms <> '{}' then
+        select array_agg(g.lane_id order by g.lane_id), array_agg(g.n order by g.lane_id)
+          into v_lanes, v_counts
+          from granted(v_units, v_unit_kinds, p_kinds, p_slots, v_rooms) as g;
+        v_unfilled := array(
+            select s.kind from unnest(p_kinds, p_slots) as s (kind, slots)
+             where s.slots > (select coalesce(sum(c.n), 0) from unnest(v_lanes, v_counts) as c (id, n)
+                                join lane l on l.id = c.id and l.kind = s.kind));
+        if v_lanes is null then
+            return query select null::bigint, null::int, least(next_due_ms(p_kinds, v_now), v_opens_ms);
+            return;
+        end if;
     end if;
 
     -- Lock the chosen lanes, and every lane of a run whose concurrency is limited: its ceiling is checked again below,
@@ -186,6 +219,8 @@ begin
           from counted c
          where l.id = c.lane_id and l.id = any (v_lanes)
         returning l.run_id
+    ), charged as (
+        select charge_limits(v_limits, array_agg(c.lane_id), array_agg(c.n), v_now) from counted c
     ), starting as materialized (
         -- Two claims may start the same runs by different lanes: locked in order.
         select r.id from run r
@@ -199,14 +234,18 @@ begin
          where r.id = any (array(select s.id from starting s)) and r.started_at is null
            and r.status in ('PENDING', 'RUNNING')
     )
-    select c.id, c.claims, null::bigint from claimed c;
+    -- The charge is read, so that it happens.
+    select c.id, c.claims, null::bigint from claimed c cross join charged;
 
     get diagnostics v_got = row_count;
+    if v_rooms <> '{}' and v_unfilled <> '{}' then
+        v_opens_ms := opens_ms(rooms(v_limits, v_now), v_now);
+    end if;
     v_wanted := (select sum(n) from unnest(v_counts) as n);
     if v_got < v_wanted or v_more then
         return query select null::bigint, null::int, 0::bigint;
     elsif v_unfilled <> '{}' then
-        return query select null::bigint, null::int, next_due_ms(v_unfilled, v_now);
+        return query select null::bigint, null::int, least(next_due_ms(v_unfilled, v_now), v_opens_ms);
     end if;
 end
 $$;

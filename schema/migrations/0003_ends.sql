@@ -72,39 +72,6 @@ begin
 end
 $$;
 
--- Counts the jobs whose attempts have just ended by a crash while alone, and holds the lanes in which so many crash in
--- the same way that the fault is hardly theirs. Whoever calls holds the lanes' locks and has recorded the attempts.
-create function hold_crashing_lanes(p_job bigint[], p_number int[], p_alone boolean[], p_hold_jobs int)
-returns void language sql as $$
-    with crashed as (
-        insert into lane_crash (lane_id, fingerprint, job_id)
-        select j.lane_id, a.fingerprint, j.id
-          from unnest(p_job, p_number, p_alone) as i (id, number, alone)
-          join attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null
-          join job j on j.id = i.id
-         where i.alone
-        on conflict do nothing
-        returning lane_id, fingerprint
-    ), fresh as (
-        select c.lane_id, c.fingerprint, count(*) as n from crashed c group by c.lane_id, c.fingerprint
-    ), crowd as (
-        -- The statement does not see its own inserts.
-        select distinct on (f.lane_id) f.lane_id, f.fingerprint, k.n
-          from fresh f
-         cross join lateral (
-            select f.n + count(*) as n from lane_crash c where c.lane_id = f.lane_id and c.fingerprint = f.fingerprint
-         ) as k
-         where k.n >= p_hold_jobs
-         order by f.lane_id, k.n desc, f.fingerprint
-    )
-    update lane l
-       set held_at = clock_timestamp(), hold_fingerprint = c.fingerprint,
-           hold_reason = c.n || ' of its jobs crash their worker in the same way: ' || c.fingerprint,
-           version = l.version + 1, updated_at = clock_timestamp()
-      from crowd c
-     where l.id = c.lane_id and l.kind = 'probe:scenario' and l.is_open and l.held_at is null
-$$;
-
 -- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
 -- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel.
 create function end_attempts(
@@ -128,7 +95,9 @@ create function end_attempts(
     -- Of a crash that the job may have caused: what it looked like.
     p_fingerprint text[] default null,
     -- How many jobs of a lane may crash alone in the same way before the lane is held; null holds none.
-    p_crash_hold_jobs int default null
+    p_crash_hold_jobs int default null,
+    -- Of a rate_limit, auth or quota_exhausted: whether it holds the limit or the provider concerned.
+    p_holds boolean[] default null
 )
 returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
@@ -145,7 +114,9 @@ declare
     v_reasons  text[];
     v_drained  uuid[];
     v_again    uuid[];
+    v_limited  boolean;
 begin
+    v_limited := lock_limits_of(p_job, p_error_code, p_holds);
     v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
     -- Their runs' basic analyses as well: the end of a run has them computed, and then it is too late to keep the order.
     select array_agg(id) into v_locked
@@ -278,6 +249,12 @@ begin
     end if;
     return query select * from unnest(v_ids, v_states);
 
+    if v_limited then
+        perform settle_limits(array_agg(i.id), array_agg(i.number), array_agg(i.delay_ms),
+                              array_agg(coalesce(i.holds, false)), v_now)
+           from unnest(p_job, p_number, p_delay_ms, p_holds) as i (id, number, delay_ms, holds)
+          where i.id = any (v_ids);
+    end if;
     if 'failed' = any (v_states) then
         perform bury(v_ids, v_reasons::dlq_reason[], 'active', '{}');
     end if;

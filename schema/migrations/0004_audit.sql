@@ -13,7 +13,7 @@ create table audit (
     request_id   text,
     -- What was done: the name of the mutation, or what became of the subject.
     action       text not null,
-    subject_kind text not null check (subject_kind in ('run', 'job', 'lane', 'node', 'queue', 'definition', 'dead_letter')),
+    subject_kind text not null check (subject_kind in ('run', 'job', 'lane', 'node', 'queue', 'definition', 'dead_letter', 'limit')),
     subject_id   text not null,
     -- The run that it concerns, if one.
     run_id       uuid,

@@ -232,6 +232,7 @@ impl App {
             .set_staleness_thresholds(None, &config.staleness_thresholds())
             .await
             .map_err(StartError::Database)?;
+        pools.api.declare_rate_limits(&config.rate_limits).await.map_err(StartError::Database)?;
         let mut app = Self {
             address: None,
             shutdown: CancellationToken::new(),

@@ -7,6 +7,7 @@ mod demo;
 mod dev;
 mod doctor;
 mod lane;
+mod limit;
 mod local;
 mod node;
 mod output;
@@ -74,6 +75,8 @@ enum Command {
     DeadLetter(dead_letter::Arguments),
     /// Look at lanes, the jobs of one run that share a kind and a model, and release held ones.
     Lane(lane::Arguments),
+    /// Look at the limits on providers and models that all nodes share, set them, and release held ones.
+    Limit(limit::Arguments),
     /// Look after the nodes of an installation.
     Node(node::Arguments),
     /// See whether anything may start; pause and resume everything.
@@ -155,6 +158,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Purge(arguments) => runtime()?.block_on(archive::purge(config, arguments))?,
         Command::DeadLetter(arguments) => runtime()?.block_on(dead_letter::run(config, arguments))?,
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
+        Command::Limit(arguments) => runtime()?.block_on(limit::run(config, arguments))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
         Command::Queue(arguments) => runtime()?.block_on(queue::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,

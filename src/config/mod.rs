@@ -6,6 +6,7 @@
 mod archive;
 mod example;
 mod kinds;
+mod limits;
 mod numbers;
 mod source;
 mod staleness;
@@ -26,6 +27,7 @@ pub use numbers::Numbers;
 pub use staleness::Staleness;
 
 use crate::domain::JobKind;
+use crate::domain::rate_limit::Ceilings;
 use kinds::kind_policy;
 use source::Source;
 
@@ -105,6 +107,8 @@ pub struct Config {
     pub python: PathBuf,
     /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
     pub worker_env: Vec<String>,
+    /// Limits on providers and models that are declared at the start: names and ceilings.
+    pub rate_limits: Vec<(String, Ceilings)>,
     /// How the search for what has taken too long works.
     pub staleness: Staleness,
     /// How long what is finished is kept.
@@ -175,6 +179,7 @@ impl Config {
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
+            rate_limits: limits::declared(&mut source),
             staleness: staleness::staleness(&mut source),
             archive: ArchivePolicy::read(&mut source),
             numbers,

@@ -75,6 +75,12 @@ numbers! {
     models_max: usize = 100 in 1..=1_000, "RUNLANE_MODELS_MAX";
     /// Jobs that a run may have.
     run_jobs_max: u64 = 1_000_000 in 1..=10_000_000, "RUNLANE_RUN_JOBS_MAX";
+    /// Tokens that an answer is expected to have where nothing limits it to fewer: what a limit on tokens is charged at the start of a job, and corrected by at its end.
+    expected_output_tokens: i32 = 500 in 1..=1_000_000, "RUNLANE_EXPECTED_OUTPUT_TOKENS";
+    /// Jobs that may wait at once in the whole queue; beyond, startRun is answered UNAVAILABLE.
+    queue_waiting_jobs_max: i64 = 20_000_000 in 1..=1_000_000_000, "RUNLANE_QUEUE_WAITING_JOBS_MAX";
+    /// What startRun is told to wait when the queue is that deep.
+    queue_full_retry_after_ms: u64 = 30_000 in 100..=3_600_000, "RUNLANE_QUEUE_FULL_RETRY_AFTER_MS";
     /// Jobs that may wait at once in all runs of one user together.
     user_waiting_jobs_max: u64 = 2_000_000 in 1..=1_000_000_000, "RUNLANE_USER_WAITING_JOBS_MAX";
     /// Bytes of a prompt, a preamble, a template or a follow-up.

@@ -123,6 +123,12 @@ impl ErrorCode {
         }
     }
 
+    /// Whether it bears on everybody who calls the same model (`rate_limit`) or provider (the others).
+    #[must_use]
+    pub const fn concerns_everybody(self) -> bool {
+        matches!(self, Self::RateLimit | Self::QuotaExhausted | Self::Auth)
+    }
+
     /// Whether a worker may report this code itself; the others are the node's own findings.
     #[must_use]
     pub const fn worker_may_report(self) -> bool {

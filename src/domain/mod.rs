@@ -22,6 +22,7 @@ pub mod node;
 pub mod page;
 pub mod params;
 pub mod queue;
+pub mod rate_limit;
 pub mod request;
 pub mod requester;
 pub mod run;

@@ -41,6 +41,14 @@ pub fn served_providers() -> Vec<String> {
     PROVIDERS.iter().filter(|p| p.served).map(|p| p.name.to_owned()).collect()
 }
 
+/// Whether errors of this model may hold its limit or its provider: those of the mock do only when its id asks for it.
+#[must_use]
+pub fn may_hold(model: &str) -> bool {
+    model.strip_prefix("mock/").is_none_or(|name| {
+        name.split_once('?').is_some_and(|(_, keys)| keys.split('&').any(|key| key == "hold=1"))
+    })
+}
+
 /// A well-formed model id of a known provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelId {
@@ -184,6 +192,18 @@ mod tests {
             ("openai-compatible", "meta/llama?x=1", false)
         );
         assert!("mock/echo".parse::<ModelId>().unwrap().is_served());
+    }
+
+    #[test]
+    fn the_mock_holds_nothing_unless_it_says_so() {
+        for (model, holds) in [
+            ("mock/echo?fail=auth", false),
+            ("mock/echo?fail=auth&hold=1", true),
+            ("mock/echo?hold=10", false),
+            ("openai/gpt", true),
+        ] {
+            assert_eq!(may_hold(model), holds, "{model}");
+        }
     }
 
     #[test]

@@ -372,6 +372,8 @@ pub struct QueueStatus {
     pub paused_by: Option<String>,
     /// Why.
     pub pause_reason: Option<String>,
+    /// Providers that wait for somebody to look.
+    pub held_providers: Vec<super::rate_limit::RateLimit>,
     /// One entry a kind, always all of them.
     pub kinds: Vec<KindStatus>,
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::crash::LaneHold;
 use super::job::JobKind;
+use super::rate_limit::ProviderHold;
 use super::staleness::StaleNote;
 use super::validation::shorten;
 
@@ -42,6 +43,24 @@ pub enum WaitingReason {
     ThrottledUntil {
         /// The earliest start.
         at: DateTime<Utc>,
+    },
+    /// Its provider refused everybody, and nothing is asked of it until somebody has looked.
+    ProviderHeld {
+        /// The provider.
+        provider: String,
+        /// What it said.
+        hold: ProviderHold,
+    },
+    /// A minute's allowance is used up.
+    RateLimit {
+        /// What the limit is on, such as `model openai/gpt-5`.
+        name: String,
+        /// What it counts: `requests` or `tokens`.
+        counted: &'static str,
+        /// How many of them in 60 seconds.
+        per_minute: u32,
+        /// When there is room for another job.
+        at: Option<DateTime<Utc>>,
     },
     /// A limit is reached or held.
     ConcurrencyLimit {
@@ -127,6 +146,18 @@ impl fmt::Display for WaitingReason {
             Self::ThrottledUntil { at } => {
                 write!(f, "The provider asked to slow down; it is tried again at {}.", time(at))
             }
+            Self::ProviderHeld { provider, hold: ProviderHold { since, code, reason } } => write!(
+                f,
+                "The provider {provider} is held since {} ({code}: {reason}); it starts after releaseLimit.",
+                time(since)
+            ),
+            Self::RateLimit { name, counted, per_minute, at } => {
+                write!(f, "The limit of {per_minute} {counted} a minute for {name} is reached")?;
+                match at {
+                    Some(at) => write!(f, "; there is room again at {}.", time(at)),
+                    None => f.write_str("."),
+                }
+            }
             Self::ConcurrencyLimit { name, limit, until } => {
                 match limit {
                     Some(limit) => write!(f, "The limit of {limit} jobs at once for {name} is reached")?,
@@ -198,6 +229,22 @@ mod tests {
             ),
             (limit(None, Some(at)), "The limit for provider mock is held until 2027-01-15T08:00:00Z."),
             (limit(None, None), "The limit for provider mock is held until someone releases it."),
+            (
+                WaitingReason::ProviderHeld {
+                    provider: "openai".into(),
+                    hold: ProviderHold { since: at, code: "auth".into(), reason: "no such key".into() },
+                },
+                "The provider openai is held since 2027-01-15T08:00:00Z (auth: no such key); it starts after releaseLimit.",
+            ),
+            (
+                WaitingReason::RateLimit {
+                    name: "model openai/x".into(),
+                    counted: "requests",
+                    per_minute: 60,
+                    at: Some(at),
+                },
+                "The limit of 60 requests a minute for model openai/x is reached; there is room again at 2027-01-15T08:00:00Z.",
+            ),
             (
                 WaitingReason::NoNode { kind: JobKind::ProbeScenario, model: Some("openai/x".into()) },
                 "No node that can run probe:scenario for the model \"openai/x\" is alive.",

@@ -100,6 +100,9 @@ pub struct AttemptEnd {
     pub alone: bool,
     /// What the crash looked like, where this job may be its cause.
     pub fingerprint: Option<Fingerprint>,
+    /// Whether the error bears on everybody who calls the model (`rate_limit`) or its provider (`auth`,
+    /// `quota_exhausted`).
+    pub holds: bool,
 }
 
 /// One scenario × model of a run, as an analysis reads it.

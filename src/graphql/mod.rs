@@ -22,6 +22,7 @@ mod mutation;
 mod node;
 mod query;
 mod queue;
+mod rate_limit;
 mod results;
 mod run;
 mod scalars;

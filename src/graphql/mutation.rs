@@ -12,8 +12,10 @@ use super::inputs::{CreateDefinitionInput, StartRunInput};
 use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
+use super::rate_limit::RateLimit;
 use super::run::Run;
 use crate::domain::dead_letter::Redrive;
+use crate::domain::rate_limit::Ceilings;
 
 /// The response header with the batch of what was created.
 const BATCH_ID_HEADER: &str = "x-batch-id";
@@ -170,6 +172,30 @@ impl Mutation {
     /// Lets jobs start again; for admins.
     async fn resume_queue(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.resume_queue(ctx.requester()?).await?.into())
+    }
+
+    /// Sets what a provider or a model is asked to bear at most, by all nodes together; for admins. In force when this
+    /// returns. What is left out or null has no ceiling.
+    async fn set_limit(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "A provider such as `openai`, or a model: `provider/name`.")] name: String,
+        #[graphql(desc = "Jobs in flight at once.")] in_flight: Option<i32>,
+        #[graphql(desc = "Calls within any 60 seconds.")] requests_per_minute: Option<i32>,
+        #[graphql(desc = "Tokens, in and out, within any 60 seconds.")] tokens_per_minute: Option<i32>,
+    ) -> Result<RateLimit> {
+        let ceilings = Ceilings { in_flight, requests_per_minute, tokens_per_minute };
+        Ok(ctx.service()?.set_limit(ctx.requester()?, &name, ceilings).await?.into())
+    }
+
+    /// Lets the jobs of a provider or a model go on that is held, because it refused the key, because the account is
+    /// empty, or because it asked to wait; for admins. Mend the cause first, or the next refusal holds it again.
+    async fn release_limit(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The provider or the model, as in `limits`.")] name: String,
+    ) -> Result<RateLimit> {
+        Ok(ctx.service()?.release_limit(ctx.requester()?, &name).await?.into())
     }
 
     /// Lets a node finish what it runs and claim nothing more, for admins. It stays up, keeps its lease, and its

@@ -12,6 +12,7 @@ use super::history::HistoryEntry;
 use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
+use super::rate_limit::RateLimit;
 use super::run::Run;
 use super::staleness::{StaleJob, StalenessFilter};
 use crate::domain::{self, history, staleness, view};
@@ -93,6 +94,11 @@ impl Query {
     /// The whole queue at a glance.
     async fn queue_status(&self, ctx: &Context<'_>) -> Result<QueueStatus> {
         Ok(ctx.service()?.queue_status().await?.into())
+    }
+
+    /// The limits on providers and models, by name: what they allow, what of that is used, and what holds them.
+    async fn limits(&self, ctx: &Context<'_>) -> Result<Vec<RateLimit>> {
+        Ok(ctx.service()?.rate_limits().await?.into_iter().map(RateLimit::from).collect())
     }
 
     /// What happened, newest first: acts of people, changes by the system, and attempts, of one run, one job or one

@@ -3,6 +3,7 @@
 use async_graphql::{ID, SimpleObject};
 use chrono::{DateTime, Utc};
 
+use super::rate_limit::RateLimit;
 use crate::domain::view;
 
 /// The whole queue at a glance, over the runs of everybody.
@@ -18,6 +19,8 @@ pub(super) struct QueueStatus {
     paused_by: Option<String>,
     /// Why it was paused.
     pause_reason: Option<String>,
+    /// Providers that refused everybody (a key, an empty account): their jobs wait until an admin says `releaseLimit`.
+    held_providers: Vec<RateLimit>,
     /// One entry a type, always all of them.
     jobs: Vec<JobTypeStatus>,
     /// Wait now.
@@ -57,6 +60,7 @@ impl From<view::QueueStatus> for QueueStatus {
             total_completed: total(|k| k.completed),
             total_failed: total(|k| k.failed),
             paused_at: status.paused_at,
+            held_providers: status.held_providers.into_iter().map(RateLimit::from).collect(),
             jobs: status
                 .kinds
                 .iter()

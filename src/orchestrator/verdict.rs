@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::config::KindPolicy;
 use crate::domain::crash::{Cause, Fingerprint};
 use crate::domain::job::Claim;
+use crate::domain::model_id::may_hold;
 use crate::domain::work::{AttemptEnd, AttemptError, Work};
 use crate::domain::{AttemptOutcome, Consequence, ErrorCode};
 use crate::executor::{Finished, Outcome, Payload, WorkerError};
@@ -37,6 +38,7 @@ pub const fn released(claim: Claim) -> AttemptEnd {
         suspect: false,
         alone: false,
         fingerprint: None,
+        holds: false,
     }
 }
 
@@ -152,6 +154,7 @@ fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end
     };
     end.outcome = outcome;
     end.delay = delay;
+    end.holds = error.code.concerns_everybody() && work.model.as_deref().is_some_and(may_hold);
     end.usage = parse(error.usage);
     end.error = Some(AttemptError {
         code: error.code,

@@ -26,6 +26,8 @@ pub enum Entity {
     DeadLetter,
     /// A node.
     Node,
+    /// A limit on a provider or a model.
+    Limit,
 }
 
 impl fmt::Display for Entity {
@@ -36,6 +38,7 @@ impl fmt::Display for Entity {
             Self::Job => "job",
             Self::DeadLetter => "dead letter",
             Self::Node => "node",
+            Self::Limit => "limit",
         })
     }
 }

@@ -14,6 +14,7 @@ mod jobs;
 mod lanes;
 mod nodes;
 mod queue;
+mod rate_limits;
 mod runs;
 mod staleness;
 mod start;

@@ -46,8 +46,10 @@ impl Service {
         let seed = new_run.sample_seed.unwrap_or_else(|| self.draw_seed());
         let scenario_ids =
             if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
-        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids)?;
+        let tokens = self.config.numbers.expected_output_tokens;
+        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids, tokens)?;
 
+        self.admit(&insert).await?;
         let (id, hash) = (insert.id, insert.input_hash.clone());
         let waiting_max = self.config.numbers.user_waiting_jobs_max;
         let inserted = self
@@ -134,6 +136,7 @@ fn run_insert(
     run: NewRun,
     seed: u32,
     scenario_ids: Option<Vec<i64>>,
+    expected_output_tokens: i32,
 ) -> Result<RunInsert> {
     let narrow = |error: std::num::TryFromIntError| Error::internal(&error);
     Ok(RunInsert {
@@ -156,5 +159,6 @@ fn run_insert(
         metadata: run.metadata,
         created_by: requester.subject.clone(),
         scenario_ids,
+        expected_output_tokens,
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::domain::waiting::WaitingReason;
 use crate::domain::{ErrorCode, ModelId};
-use crate::store::WaitingFacts;
+use crate::store::{ShutLimit, WaitingFacts};
 
 /// The first that holds, in the order of [`WaitingReason`].
 pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
@@ -14,6 +14,13 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     }
     if let Some(hold) = facts.hold {
         return WaitingReason::LaneHeld(hold);
+    }
+    let (shut, held) = match facts.limit {
+        Some(ShutLimit { name, hold: Some(hold), .. }) => (None, Some((name, hold))),
+        limit => (limit, None),
+    };
+    if let Some((provider, hold)) = held {
+        return WaitingReason::ProviderHeld { provider, hold };
     }
     if let Some(at) = facts.not_before {
         let failures = u32::from(facts.failures.unsigned_abs());
@@ -32,6 +39,9 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
             until: None,
         };
     }
+    if let Some(limit) = shut {
+        return limited(limit);
+    }
     let unserved = facts.model.filter(|m| m.parse::<ModelId>().is_ok_and(|m| !m.is_served()));
     if unserved.is_some() || !facts.has_node {
         return WaitingReason::NoNode { kind: facts.kind, model: unserved };
@@ -42,6 +52,18 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     }
 }
 
+fn limited(limit: ShutLimit) -> WaitingReason {
+    let what = if limit.name.contains('/') { "model" } else { "provider" };
+    let (name, ceiling) =
+        (format!("{what} {}", limit.name), limit.ceiling.and_then(|n| u32::try_from(n).ok()));
+    let counted = match limit.counted.as_str() {
+        "requests" => "requests",
+        "tokens" => "tokens",
+        _ => return WaitingReason::ConcurrencyLimit { name, limit: ceiling, until: limit.opens_at },
+    };
+    WaitingReason::RateLimit { name, counted, per_minute: ceiling.unwrap_or_default(), at: limit.opens_at }
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
@@ -50,6 +72,7 @@ mod tests {
     use super::*;
     use crate::domain::JobKind;
     use crate::domain::crash::LaneHold;
+    use crate::domain::rate_limit::ProviderHold;
     use crate::store::{QueuePause, RunPause};
 
     fn free() -> WaitingFacts {
@@ -62,6 +85,7 @@ mod tests {
             queue_pause: None,
             hold: None,
             not_before: None,
+            limit: None,
             error_code: None,
             failures: 0,
             max_concurrency: None,
@@ -103,6 +127,41 @@ mod tests {
         assert!(matches!(reason(facts.clone()), WaitingReason::QueuePaused { .. }));
         facts.run_pause = Some(RunPause { since: at });
         assert_eq!(reason(facts), WaitingReason::RunPaused { since: at });
+    }
+
+    #[test]
+    fn a_limit_says_what_it_counts_and_a_hold_comes_before_a_time() {
+        let at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let shut = |name: &str, counted: &str, ceiling| ShutLimit {
+            name: name.to_owned(),
+            counted: counted.to_owned(),
+            ceiling,
+            opens_at: Some(at),
+            hold: None,
+        };
+        let told =
+            |limit: ShutLimit, not_before| reason(WaitingFacts { limit: Some(limit), not_before, ..free() });
+        assert_eq!(
+            told(shut("openai", "requests", Some(60)), None),
+            WaitingReason::RateLimit {
+                name: "provider openai".to_owned(),
+                counted: "requests",
+                per_minute: 60,
+                at: Some(at)
+            }
+        );
+        assert_eq!(
+            told(shut("openai/x", "jobs", None), None),
+            WaitingReason::ConcurrencyLimit {
+                name: "model openai/x".to_owned(),
+                limit: None,
+                until: Some(at)
+            }
+        );
+        assert_eq!(told(shut("openai", "jobs", None), Some(at)), WaitingReason::NotBefore { at });
+        let hold = ProviderHold { since: at, code: "auth".to_owned(), reason: "no".to_owned() };
+        let held = ShutLimit { hold: Some(hold.clone()), ..shut("openai", "jobs", None) };
+        assert_eq!(told(held, Some(at)), WaitingReason::ProviderHeld { provider: "openai".to_owned(), hold });
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod progress;
 mod queue;
 mod queue_pause;
 mod queue_status;
+mod rate_limits;
 mod restore;
 mod results;
 mod retry;
@@ -63,7 +64,7 @@ pub use staleness::Sweep;
 pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
 pub use verify::rules;
-pub use waiting::{QueuePause, RunPause, WaitingFacts};
+pub use waiting::{QueuePause, RunPause, ShutLimit, WaitingFacts};
 
 use std::sync::Arc;
 use std::time::Duration;

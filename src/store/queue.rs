@@ -226,6 +226,7 @@ impl Store {
         let suspect: Vec<bool> = ends.iter().map(|e| e.suspect).collect();
         let alone: Vec<bool> = ends.iter().map(|e| e.alone).collect();
         let fingerprints = column(|e| e.fingerprint.as_ref().map(|f| storable(f.as_str())));
+        let holds: Vec<bool> = ends.iter().map(|e| e.holds).collect();
         crash_point("end.before");
         let rows = sqlx::query_file!(
             "src/store/sql/end_attempts.sql",
@@ -243,7 +244,8 @@ impl Store {
             &suspect,
             &alone,
             &fingerprints as &[Option<String>],
-            crash_hold_jobs
+            crash_hold_jobs,
+            &holds
         )
         .fetch_all(&self.pool)
         .await?;

@@ -37,6 +37,7 @@ impl Store {
             paused_at: None,
             paused_by: None,
             pause_reason: None,
+            held_providers: self.rate_limits(None).await?.into_iter().filter(|l| l.hold.is_some()).collect(),
             kinds: Vec::with_capacity(rows.len()),
         };
         for row in rows {

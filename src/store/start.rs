@@ -49,6 +49,8 @@ pub struct RunInsert {
     pub metadata: Option<Value>,
     /// The requester's subject.
     pub created_by: String,
+    /// Tokens that an answer is expected to have, unless it is limited to fewer.
+    pub expected_output_tokens: i32,
     /// The sample; `None` takes all scenarios of the definition.
     pub scenario_ids: Option<Vec<i64>>,
 }
@@ -134,6 +136,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// How many jobs wait in the whole queue.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn waiting_jobs(&self) -> Result<i64> {
+        Ok(sqlx::query_scalar!(
+            r#"select coalesce(sum(l.pending), 0)::bigint as "n!" from lane l where l.is_live and l.is_open"#
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+}
+
 /// The run that its creator made with the same key.
 async fn earlier(c: &mut PgConnection, run: &RunInsert) -> Result<Option<Inserted>> {
     let Some(key) = &run.idempotency_key else { return Ok(None) };
@@ -182,6 +198,7 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         run.created_by,
         run.scenario_ids.as_deref(),
         run.request_id,
+        run.expected_output_tokens,
     )
     .fetch_one(&mut *c)
     .await?;

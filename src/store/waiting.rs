@@ -7,6 +7,7 @@ use super::{Result, Store};
 use crate::domain::JobKind;
 use crate::domain::crash::LaneHold;
 use crate::domain::model_id::served_providers;
+use crate::domain::rate_limit::ProviderHold;
 
 /// Everything that bears on why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct WaitingFacts {
     pub max_concurrency: Option<i32>,
     /// Probes of its run that run now.
     pub run_active: i64,
+    /// A limit that leaves no room for it.
+    pub limit: Option<ShutLimit>,
     /// Whether a node that executes jobs is alive and not draining.
     pub has_node: bool,
     /// Waiting jobs that come first: those of lanes with a higher priority, and earlier ones of its own lane, of which
@@ -42,6 +45,21 @@ pub struct WaitingFacts {
     pub ahead: i64,
     /// Whether more of its own lane come first than were counted.
     pub ahead_is_capped: bool,
+}
+
+/// A limit that leaves no room for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutLimit {
+    /// A provider or a model.
+    pub name: String,
+    /// What it counts: `jobs`, `requests` or `tokens`.
+    pub counted: String,
+    /// The ceiling of that, as it is now; `None` while the limit is held.
+    pub ceiling: Option<i64>,
+    /// When there will be room, or the hold ends, if that is known.
+    pub opens_at: Option<DateTime<Utc>>,
+    /// Somebody has to look first.
+    pub hold: Option<ProviderHold>,
 }
 
 /// A pause of a run.
@@ -73,6 +91,9 @@ impl Store {
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
                    l.held_at, l.hold_reason,
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
+                   shut.name as "limit_name?", shut.counted as "limit_counted?", shut.ceiling as "limit_ceiling?",
+                   shut.opens_at as "limit_opens_at?", shut.held_at as "limit_held_at?",
+                   shut.hold_code as "limit_hold_code?", shut.hold_reason as "limit_hold_reason?",
                    l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
                    higher.n as "higher!", earlier.n as "earlier!"
               from job j
@@ -101,6 +122,19 @@ impl Store {
                          where e.lane_id = l.id and e.state = 'pending' and (e.run_at, e.id) < (j.run_at, j.id)
                          limit $2) as e
              ) as earlier
+              left join lateral (
+                select r.name, split_part(o.part, ' ', 1) as counted, o.opens_at, r.held_at, r.hold_code, r.hold_reason,
+                       case when r.held_at is not null or r.held_until > clock_timestamp() then null
+                            else case split_part(o.part, ' ', 1)
+                                 when 'jobs' then floor(least(r.in_flight_max, r.concurrency))::bigint
+                                 when 'requests' then r.requests_per_minute else r.tokens_per_minute end end as ceiling
+                  from unnest(rooms(array(select n.id from rate_limit n where n.name in (l.model, provider_of(l.model))),
+                                    clock_timestamp())) as o
+                  join rate_limit r on r.id = o.limit_id
+                 where o.remains < needed(o, l.requests, l.tokens)
+                 order by r.held_at nulls last, o.opens_at desc nulls last
+                 limit 1
+             ) as shut on true
              where j.id = any($1) and j.state = 'pending' and l.is_open
             "#,
             jobs,
@@ -124,6 +158,17 @@ impl Store {
                     not_before: row.is_later.then_some(row.run_at),
                     error_code: row.error_code,
                     failures: row.failures,
+                    limit: row.limit_name.zip(row.limit_counted).map(|(name, counted)| ShutLimit {
+                        name,
+                        counted,
+                        ceiling: row.limit_ceiling,
+                        opens_at: row.limit_opens_at,
+                        hold: row
+                            .limit_held_at
+                            .zip(row.limit_hold_code)
+                            .zip(row.limit_hold_reason)
+                            .map(|((since, code), reason)| ProviderHold { since, code, reason }),
+                    }),
                     max_concurrency: row.max_concurrency,
                     run_active: row.run_active,
                     has_node: row.has_node,

@@ -21,6 +21,7 @@ async fn register(store: &Store) -> Uuid {
 
 fn released(claim: Claim) -> AttemptEnd {
     AttemptEnd {
+        holds: false,
         claim,
         outcome: AttemptOutcome::Released,
         delay: Duration::ZERO,

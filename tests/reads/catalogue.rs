@@ -21,7 +21,7 @@ const ENUMS: [&str; 9] = [
 ];
 
 /// The migrator's own is the first. Partitions of the archive come and go with the months, their parents stay.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 29] = [
     "_sqlx_migrations",
     "analysis",
     "archived_job (partitioned)",
@@ -42,6 +42,8 @@ const TABLES: [&str; 27] = [
     "node",
     "queue_minute",
     "queue_state",
+    "rate_grant",
+    "rate_limit",
     "run",
     "scenario",
     "staleness_mark",

@@ -65,6 +65,7 @@ impl Direct {
     pub async fn start(&self, definition: Uuid, models: &[&str], max_concurrency: Option<i32>) -> Uuid {
         let id = ids::new_id();
         let run = RunInsert {
+            expected_output_tokens: 500,
             id,
             batch_id: ids::new_id(),
             request_id: "test".into(),
@@ -136,6 +137,7 @@ pub fn end(claim: Claim, kind: JobKind, outcome: AttemptOutcome) -> AttemptEnd {
         json!({ "turns": [{ "n": 1, "latencyMs": 5 }], "usage": {}, "score": 3, "costUsd": "0.001" })
     };
     AttemptEnd {
+        holds: false,
         claim,
         outcome,
         delay: Duration::ZERO,

@@ -7,11 +7,23 @@ with new_run as (
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19)
 ), sample as materialized (
     select s.id from scenario s where s.definition_id = $3 and ($18::bigint[] is null or s.id = any ($18))
+), size as materialized (
+    -- What a job asks of its provider, as far as it is known before: a quarter of the characters is about the tokens. The
+    -- conversation so far is sent again with every turn. A thousand prompts are enough to know their length.
+    select t.turns, (t.turns * p.tokens + t.turns * (t.turns + 1) / 2.0 * o.tokens)::int as tokens
+      from (select least(1 + case when jsonb_typeof($4::jsonb -> 'followups') = 'array'
+                                  then jsonb_array_length($4::jsonb -> 'followups') else 0 end,
+                         ($8::jsonb ->> 'maxTurns')::int) as turns) as t
+     cross join (select coalesce(octet_length($4::jsonb ->> 'preamble'), 0) / 4.0 + coalesce(avg(octet_length(s.prompt)), 0) / 4.0
+                        as tokens
+                   from (select s.prompt from scenario s where s.definition_id = $3 limit 1000) as s) as p
+     cross join (select least(($8::jsonb ->> 'maxTokens')::int, $20::int) as tokens) as o
 ), new_lane as (
-    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending)
-    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs
+    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending, requests, tokens)
+    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs, z.turns, z.tokens
       from unnest($7::text[]) with ordinality as m (model, position)
      cross join (select count(*)::int as jobs from sample) as n
+     cross join size as z
     returning id
 ), new_job as (
     insert into job (lane_id, scenario_id, run_at)
