@@ -131,6 +131,7 @@ pub fn completed(claim: Claim) -> serde_json::Result<AttemptEnd> {
         error: None,
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: Some(RawValue::from_string(TRANSCRIPT.to_owned())?),
         suspect: false,
         alone: false,

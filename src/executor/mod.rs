@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use job::{Finished, Job, Outcome, Stop, StopReason, Stopper, WorkerError};
+pub use job::{Finished, Job, Outcome, Spent, Stop, StopReason, Stopper, WorkerError};
 pub use payload::{Analysis, Coverage, MESSAGE_MAX_CHARS, Payload, Transcript, Usage};
 pub use settings::Settings;
 
@@ -129,8 +129,8 @@ impl Executor {
             self.warm(&job, &mut stop).await
         };
         // A cancel that came while the job was being released is what people asked for.
-        if let (Outcome::Released { usage }, Some(reason)) = (&mut finished.outcome, stop.reason()) {
-            finished.outcome = reason.outcome(usage.take());
+        if let (Outcome::Released { spent }, Some(reason)) = (&mut finished.outcome, stop.reason()) {
+            finished.outcome = reason.outcome(std::mem::take(spent));
         }
         finished
     }
@@ -178,8 +178,8 @@ impl Executor {
         let one_shots = if job.kind.is_analysis() { &self.analyses } else { &self.probes_alone };
         let _permit = tokio::select! {
             biased;
-            reason = self.interrupted(stop) => return unsent(job, reason.outcome(None)),
-            Ok(()) = aborts.changed() => return unsent(job, StopReason::Release.outcome(None)),
+            reason = self.interrupted(stop) => return unsent(job, reason.outcome(Spent::default())),
+            Ok(()) = aborts.changed() => return unsent(job, StopReason::Release.outcome(Spent::default())),
             permit = one_shots.permits.acquire() => permit.expect("the semaphore is never closed"),
         };
         let _process = self.processes.enter();
@@ -192,14 +192,14 @@ impl Executor {
         let mut aborts = self.aborts.subscribe();
         let placed = tokio::select! {
             biased;
-            reason = self.interrupted(stop) => return unsent(job, reason.outcome(None)),
+            reason = self.interrupted(stop) => return unsent(job, reason.outcome(Spent::default())),
             placed = self.pool.place(job) => placed,
             Ok(()) = aborts.changed() => Placed::Closed,
         };
         let (worker, mut answer) = match placed {
             Placed::InFlight(worker, answer) => (worker, answer),
             Placed::SameId => return self.one_shot(job, stop).await,
-            Placed::Closed => return unsent(job, StopReason::Release.outcome(None)),
+            Placed::Closed => return unsent(job, StopReason::Release.outcome(Spent::default())),
             Placed::Unstartable(message, retry_after) => {
                 return unsent(job, Outcome::Unstartable { message, retry_after });
             }

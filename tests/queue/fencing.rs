@@ -27,6 +27,7 @@ fn released(claim: Claim) -> AttemptEnd {
         error: None,
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: None,
         suspect: false,
         alone: false,

@@ -148,6 +148,7 @@ pub fn end(claim: Claim, kind: JobKind, outcome: AttemptOutcome) -> AttemptEnd {
         },
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: (outcome == AttemptOutcome::Completed)
             .then(|| RawValue::from_string(result.to_string()).expect("it is JSON")),
         suspect: false,
