@@ -15,6 +15,7 @@ mod hygiene;
 mod machine;
 mod model;
 mod nodes;
+mod providers;
 mod queue;
 mod quickstart;
 mod reads;
