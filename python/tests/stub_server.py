@@ -9,6 +9,7 @@ A model's name says what becomes of a call: ``echo`` or ``rater``, then keys aft
 ``gate=1``               waits until ``POST /admin/open``
 ``fail=NAME``            an error of `stub_formats.FAULTS`
 ``failFirst=N``          only the first N calls of this model and prompt fail (with ``server`` unless ``fail`` says)
+``failFrom=TEXT``        only calls whose last user message is TEXT fail
 ``retryAfter=N``         the error's ``Retry-After`` in seconds (Google's: in its details)
 ``retryAfterMs=N``       the same as ``retry-after-ms``
 ``retryAfterDate=N``     the same as the HTTP date N seconds from now
@@ -232,6 +233,7 @@ class Connection(asyncio.Protocol):
         stub.calls[call.model, call.prompt] += 1
         extra = {"x-request-id": f"req-{number}", "request-id": f"req-{number}"}
         spared = "failFirst" in keys and stub.calls[call.model, call.prompt] > int(keys["failFirst"])
+        spared = spared or keys.get("failFrom", call.prompt) != call.prompt
         if ("fail" in keys or "failFirst" in keys) and not spared:
             stub.failed += 1
             asked_s = int(keys["retryAfter"]) if "retryAfter" in keys else None

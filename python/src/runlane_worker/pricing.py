@@ -49,20 +49,25 @@ class Meter:
         self.used: Usage = dict.fromkeys(PARTS, 0)
         """The sum of what was taken."""
         self._took = False
+        self._measured = True
 
-    def take(self, usage: Usage | None) -> None:
-        """Adds what a call used, where that is known."""
-        if usage is not None:
-            self.used = add(self.used, usage)
-            self._took = True
+    def take(self, usage: Usage | None) -> Usage:
+        """Adds what an answer used and returns it; None, when its provider did not say, leaves the cost unknown."""
+        self._took = True
+        if usage is None:
+            self._measured = False
+            return dict.fromkeys(PARTS, 0)
+        self.used = add(self.used, usage)
+        return usage
 
     def cost(self) -> str | None:
         """US dollars so far, as `cost` tells them."""
-        return cost(self.used, self._prices)
+        return cost(self.used, self._prices) if self._measured else None
 
     def bill(self, failure: JobError) -> JobError:
         """Puts everything that was used onto the failure that ends the job; nothing when nothing is known."""
-        self.take(failure.usage)
+        if failure.usage is not None:
+            self.take(failure.usage)
         if self._took:
             failure.usage, failure.cost_usd = self.used, self.cost()
         return failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import monotonic
 
 from . import providers
@@ -19,7 +19,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def run(job: Probe, progress: Progress, meter: Meter) -> Message:
@@ -45,8 +45,8 @@ async def run(job: Probe, progress: Progress, meter: Meter) -> Message:
         begun = monotonic()
         answer = await provider.complete(request)
         latency_ms = round((monotonic() - begun) * 1000)
-        meter.take(answer.usage)
-        if not answer.text:
+        usage = meter.take(answer.usage)
+        if not answer.text.strip():
             raise JobError("invalid_response", f"the answer to turn {n} was empty ({answer.finish_reason})")
         messages.append(ChatMessage("assistant", answer.text))
         model_version = answer.model_version
@@ -57,8 +57,10 @@ async def run(job: Probe, progress: Progress, meter: Meter) -> Message:
                 "prompt": prompt,
                 "response": answer.text,
                 "finishReason": answer.finish_reason,
-                "usage": answer.usage,
+                "usage": usage,
                 "latencyMs": latency_ms,
+                "requestId": answer.request_id,
+                "modelVersion": answer.model_version,
             }
         )
         if total > 1:

@@ -215,7 +215,7 @@ async def _main(channels: Channels) -> int:
     else:
         try:
             await asyncio.wait_for(server.drained(), 1)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             print("runlane_worker: the last messages were not read", file=sys.stderr)
     sys.stderr.flush()
     # What still runs belongs to a node that is gone; neither threads nor clients may hold up the end.
