@@ -52,7 +52,13 @@ impl Driver {
             lock_timeout: Duration::from_secs(10),
         };
         let store = Store::new(connect(&SecretString::from(database.url.clone()), "bench", settings)?);
-        let node = NewNode { id: ids::new_id(), name: "bench".into(), version: "0".into(), executes: true };
+        let node = NewNode {
+            id: ids::new_id(),
+            name: "bench".into(),
+            version: "0".into(),
+            executes: true,
+            providers: vec!["mock".into()],
+        };
         store.register_node(&node, Duration::from_secs(3_600)).await?;
         Ok(Self { store, id: node.id, batch })
     }

@@ -19,6 +19,8 @@ pub struct Job {
     pub claim: Claim,
     /// Its kind: decides between a warm process and one of its own, and what a result must hold.
     pub kind: JobKind,
+    /// Whose model it calls: its worker is one of that provider's.
+    pub provider: Option<String>,
     /// The whole `job` message as JSON; its `jobId` is `job_id`.
     pub request: Vec<u8>,
     /// The id by which the worker answers.

@@ -6,7 +6,6 @@ use uuid::Uuid;
 use super::{Result, Store};
 use crate::domain::JobKind;
 use crate::domain::crash::LaneHold;
-use crate::domain::model_id::served_providers;
 
 /// Everything that bears on why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +36,8 @@ pub struct WaitingFacts {
     pub run_active: i64,
     /// Whether a node that executes jobs is alive and not draining.
     pub has_node: bool,
+    /// Whether the workers of one can call its model's provider.
+    pub is_served: bool,
     /// Waiting jobs that come first: those of lanes with a higher priority, and earlier ones of its own lane, of which
     /// at most as many as were asked for are counted.
     pub ahead: i64,
@@ -74,15 +75,16 @@ impl Store {
                    l.held_at, l.hold_reason,
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
                    l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
+                   (l.model is null or split_part(l.model, '/', 1) = any (node.providers)) as "is_served!",
                    higher.n as "higher!", earlier.n as "earlier!"
               from job j
               join lane l on l.id = j.lane_id
               join run r on r.id = l.run_id
              cross join queue_state q
              cross join (
-                select exists (select from node n
-                                where n.executes and not n.is_draining and n.lease_until > clock_timestamp())
-                       as is_there
+                select count(n.id) > 0 as is_there, coalesce(array_agg(distinct p), '{}') as providers
+                  from node n left join lateral unnest(n.providers) as p on true
+                 where n.executes and not n.is_draining and n.lease_until > clock_timestamp()
              ) as node
              cross join lateral (
                 select coalesce(sum(s.active), 0) as n
@@ -93,7 +95,7 @@ impl Store {
                   from lane o
                  where o.is_live and o.kind = l.kind and o.is_open and not o.is_paused and o.held_at is null
                    and o.priority > l.priority
-                   and (o.model is null or split_part(o.model, '/', 1) = any ($3))
+                   and (o.model is null or split_part(o.model, '/', 1) = any (node.providers))
              ) as higher
              cross join lateral (
                 select count(*) as n
@@ -104,8 +106,7 @@ impl Store {
              where j.id = any($1) and j.state = 'pending' and l.is_open
             "#,
             jobs,
-            count_max + 1,
-            &served_providers()
+            count_max + 1
         )
         .fetch_all(&self.pool)
         .await?;
@@ -127,6 +128,7 @@ impl Store {
                     max_concurrency: row.max_concurrency,
                     run_active: row.run_active,
                     has_node: row.has_node,
+                    is_served: row.is_served,
                     ahead: row.higher + row.earlier.min(count_max),
                     ahead_is_capped: row.earlier > count_max,
                 })

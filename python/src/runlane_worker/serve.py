@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 
 from . import protocol, providers
@@ -222,9 +223,21 @@ async def _main(channels: Channels) -> int:
     os._exit(status)
 
 
+def _prepare() -> None:
+    """Imports the client of the provider that the node will ask for, before a job's deadline runs.
+
+    A client that cannot be imported ends the worker: no job could be done in it.
+    """
+    if name := os.environ.get("RUNLANE_WORKER_PROVIDER"):
+        # What it lacks is told to each job.
+        with suppress(JobError):
+            providers.get(name)
+
+
 def main(channels: Channels) -> int:
     """Serves until shutdown, or until a pipe's end says that the node is gone; then the process ends.
 
     The exit status is 0 after a shutdown or the end of stdin, 2 after input that is no message, 1 when stdout broke.
     """
+    _prepare()
     return asyncio.run(_main(channels))

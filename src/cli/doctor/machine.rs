@@ -66,6 +66,7 @@ pub async fn workers(config: &Config, report: &mut Report) {
     let job = Job {
         claim: Claim { job_id: 0, number: 1 },
         kind: JobKind::ProbeScenario,
+        provider: None,
         request: request.to_string().into_bytes(),
         job_id: "doctor".to_owned(),
         deadline: PROBE_MAX,
