@@ -52,6 +52,25 @@ pub fn workers(work: &Path) -> Vec<Process> {
     all.collect()
 }
 
+impl Process {
+    /// What its file descriptors are, as the system names them.
+    fn descriptors(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten();
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.map(|link| link.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether its event loop runs: the client is imported by then.
+    pub fn is_ready(&self) -> bool {
+        self.descriptors().iter().any(|name| name.contains("eventpoll"))
+    }
+
+    /// Its connections, besides the pair of sockets by which its event loop wakes itself.
+    pub fn connections(&self) -> usize {
+        self.descriptors().iter().filter(|name| name.starts_with("socket:")).count().saturating_sub(2)
+    }
+}
+
 /// Kilobytes of memory that are this process's part (`Pss`).
 pub fn memory_kb(process: &Process) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).unwrap();
