@@ -13,7 +13,7 @@ A model's name says what becomes of a call: ``echo`` or ``rater``, then keys aft
 ``retryAfter=N``         the error's ``Retry-After`` in seconds (Google's: in its details)
 ``retryAfterMs=N``       the same as ``retry-after-ms``
 ``retryAfterDate=N``     the same as the HTTP date N seconds from now
-``echoKey=1``            the error's message repeats the caller's API key, as some gateways do
+``echoKey=1``            the answer, or the error's message, repeats the caller's API key, as some gateways do
 ``broken=cut``           the body ends in the middle, and with it the connection
 ``broken=stall``         the body stops in the middle, and the connection stays
 ``broken=drop``          the connection ends without an answer
@@ -21,6 +21,7 @@ A model's name says what becomes of a call: ``echo`` or ``rater``, then keys aft
 ``broken=shape``         200 with JSON that is no answer
 ``empty=1``              an answer without text
 ``finish=WORD``          ``length`` or ``content_filter``
+``spread=1``             a rater's ratings differ, by model and prompt
 ``reasoning=N``          so many tokens of reasoning; ``cached=N`` of the input came from a cache
 =======================  ==============================================================================================
 
@@ -41,6 +42,7 @@ import time
 from collections import Counter, deque
 from email.utils import formatdate
 from urllib.parse import parse_qs, unquote, urlsplit
+from zlib import crc32
 
 from stub_formats import FAULTS, Answer, Call, Json, answer, encode, error, parse
 
@@ -248,7 +250,11 @@ class Connection(asyncio.Protocol):
             self.send(status, encode(problem), extra)
             return
         rated = call.model.startswith("rater")
-        text = "" if keys.get("empty") else "On balance I would rate this 4 out of 5." if rated else call.prompt
+        rating = crc32(f"{call.model} {call.prompt}".encode()) % 5 + 1 if keys.get("spread") else 4
+        sentence = f"On balance I would rate this {rating} out of 5."
+        text = "" if keys.get("empty") else sentence if rated else call.prompt
+        if keys.get("echoKey"):
+            text += f" You called with the key {key}."
         reply = Answer(text, keys.get("finish", "stop"), int(keys.get("reasoning", 0)), int(keys.get("cached", 0)))
         body = encode(answer(call, reply, number))
         stub.tokens += call.input_tokens + len(text) // 4 + reply.reasoning

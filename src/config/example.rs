@@ -101,6 +101,12 @@ pub fn settings() -> Vec<Setting> {
             "Variables that every worker gets besides PATH, HOME, locale, proxies and PYTHON…. Their values are taken for secrets.",
         ),
     ];
+    all.push(text(
+        "MODELS",
+        "",
+        "comma-separated models",
+        "The models that `demo` asks, such as openai/gpt-4.1-mini; without it, three mocks.",
+    ));
     all.extend(super::providers::settings());
     all.extend(super::staleness::settings());
     all.extend(Numbers::settings());

@@ -107,6 +107,8 @@ pub struct Config {
     pub python: PathBuf,
     /// Variables that every worker gets besides the usual ones (PATH, HOME, locale, proxies, PYTHON…).
     pub worker_env: Vec<String>,
+    /// The models that `demo` asks, separated by commas.
+    pub demo_models: Option<String>,
     /// The models' providers that this process's workers can call.
     pub providers: Providers,
     /// How the search for what has taken too long works.
@@ -179,6 +181,7 @@ impl Config {
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
+            demo_models: source.text("MODELS"),
             providers: Providers::read(&mut source),
             staleness: staleness::staleness(&mut source),
             archive: ArchivePolicy::read(&mut source),

@@ -1,5 +1,6 @@
 //! What the executor needs to know, taken from the configuration.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
+use serde_json::value::RawValue;
 use tokio::process::Command;
 
 use crate::config::Config;
@@ -54,7 +56,7 @@ pub struct Settings {
 }
 
 /// Tells a worker whose models it will call, so that it can import the client before it says hello.
-const PROVIDER: &str = "RUNLANE_WORKER_PROVIDER";
+const PROVIDER: &str = "WORKER_PROVIDER";
 
 /// Tells a worker its own directory, and marks what it starts.
 pub(super) const PLACE: &str = "RUNLANE_WORK_DIR";
@@ -156,14 +158,27 @@ impl Settings {
     }
 
     /// `text` with secrets blanked.
-    pub(super) fn redact<'t>(&self, text: &'t str) -> std::borrow::Cow<'t, str> {
-        let mut clean = std::borrow::Cow::Borrowed(text);
+    pub(super) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut clean = Cow::Borrowed(text);
         for secret in &self.secrets {
             if clean.contains(secret.as_str()) {
                 clean = clean.replace(secret.as_str(), "[redacted]").into();
             }
         }
         clean
+    }
+
+    /// `raw` with secrets blanked. They hold nothing that JSON would write in another way.
+    ///
+    /// # Errors
+    /// That it is no JSON without them: the secret was part of its form.
+    pub(super) fn redacted<'t>(&self, raw: &'t RawValue) -> Result<Cow<'t, RawValue>, String> {
+        match self.redact(raw.get()) {
+            Cow::Borrowed(_) => Ok(Cow::Borrowed(raw)),
+            Cow::Owned(text) => RawValue::from_string(text)
+                .map(Cow::Owned)
+                .map_err(|_| "it holds a secret where no text can be".to_owned()),
+        }
     }
 
     /// The first place from `cut` on that does not lie within a secret.

@@ -55,7 +55,8 @@ pub(super) fn answered(
 ) -> Result<Outcome, String> {
     match *body {
         Body::Result { transcript, analysis } => {
-            payload::result(kind, transcript, analysis).map(Outcome::Completed)
+            let clean = transcript.map(|raw| settings.redacted(raw)).transpose()?;
+            payload::result(kind, clean.as_deref(), analysis).map(Outcome::Completed)
         }
         Body::Error { error, usage, cost_usd } => {
             let text = error.map(|raw| settings.redact(raw.get()));

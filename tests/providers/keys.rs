@@ -43,9 +43,15 @@ async fn a_key_that_a_provider_repeats_is_blanked_before_it_is_stored() {
     let stub = Stub::start();
     let cluster = Cluster::with(&[KEYS[0], ("OPENAI_BASE_URL", &stub.url())]).await;
     let definition = cluster.definition(1).await;
-    let run = cluster.run(&definition, &["openai/rater?fail=validation&echoKey=1"], json!({})).await;
+    let models = ["openai/rater?fail=validation&echoKey=1", "openai/echo?echoKey=1"];
+    let run = cluster.run(&definition, &models, json!({})).await;
     cluster.until_status(&run, "COMPLETED").await;
-    let message: String = sqlx::query_scalar("select error_message from job where error_code is not null")
+    let response: String = sqlx::query_scalar("select turns -> 0 ->> 'response' from transcript")
+        .fetch_one(&cluster.db)
+        .await
+        .unwrap();
+    assert_eq!(response, "Rate option 0 from 1 to 5. You called with the key [redacted].");
+    let message: String = sqlx::query_scalar("select error_message from job where error_message is not null")
         .fetch_one(&cluster.db)
         .await
         .unwrap();

@@ -228,7 +228,7 @@ def _prepare() -> None:
 
     A client that cannot be imported ends the worker: no job could be done in it.
     """
-    if name := os.environ.get("RUNLANE_WORKER_PROVIDER"):
+    if name := os.environ.get("WORKER_PROVIDER"):
         # What it lacks is told to each job.
         with suppress(JobError):
             providers.get(name)
