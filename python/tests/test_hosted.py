@@ -72,6 +72,13 @@ def test_reasoning_is_counted_apart_where_the_provider_tells_it(worker: Warm, pr
     assert float(transcript["costUsd"]) == pytest.approx(spent / 1_000_000)
 
 
+@pytest.mark.parametrize(("provider", "sent"), [("openai", 5), ("anthropic", 2), ("google", 2)])
+def test_cached_input_is_counted_apart(worker: Warm, provider: str, sent: int) -> None:
+    # The stub counts a quarter of the characters; only OpenAI's format has the preamble among the messages.
+    usage = ask(worker, f"{provider}/rater;cached=2")["transcript"]["usage"]
+    assert (usage["input"], usage["cacheRead"]) == (sent - 2, 2)
+
+
 STATUSES = {
     "validation": (400, "validation"),
     "context_length": (400, "context_length"),
