@@ -103,8 +103,8 @@ console/dist/index.html: console/node_modules/.ok $(shell find console/src conso
 tools-cargo:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust, 1.95 or newer" >&2; exit 1; }
 tools-python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	  echo "$(PYTHON) is missing or older than 3.10: install Python, or name one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is missing or older than 3.11: install Python, or name one with PYTHON=…" >&2; exit 1; }
 tools-npm:
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js, 20 or newer" >&2; exit 1; }
 

@@ -16,6 +16,7 @@ mod limits;
 mod machine;
 mod model;
 mod nodes;
+mod providers;
 mod queue;
 mod quickstart;
 mod reads;

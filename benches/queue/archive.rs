@@ -37,7 +37,13 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     let hot_before = hot_bytes(&database).await?;
 
     let store = open(&database)?;
-    let node = NewNode { id: ids::new_id(), name: "bench".into(), version: "0".into(), executes: true };
+    let node = NewNode {
+        id: ids::new_id(),
+        name: "bench".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_secs(3_600)).await?;
     let (mut quiet, mut beside, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     // The first claims of a connection are like no others.

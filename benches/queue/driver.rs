@@ -52,7 +52,13 @@ impl Driver {
             lock_timeout: Duration::from_secs(10),
         };
         let store = Store::new(connect(&SecretString::from(database.url.clone()), "bench", settings)?);
-        let node = NewNode { id: ids::new_id(), name: "bench".into(), version: "0".into(), executes: true };
+        let node = NewNode {
+            id: ids::new_id(),
+            name: "bench".into(),
+            version: "0".into(),
+            executes: true,
+            providers: vec!["mock".into()],
+        };
         store.register_node(&node, Duration::from_secs(3_600)).await?;
         Ok(Self { store, id: node.id, batch })
     }
@@ -132,6 +138,7 @@ pub fn completed(claim: Claim) -> serde_json::Result<AttemptEnd> {
         error: None,
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: Some(RawValue::from_string(TRANSCRIPT.to_owned())?),
         suspect: false,
         alone: false,

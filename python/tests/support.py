@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -136,9 +137,11 @@ def error_of(event: Message) -> Message:
 class Warm:
     """A warm worker whose lines arrive in a queue; ``None`` is the end of its stdout."""
 
-    def __init__(self, *argv: str) -> None:
+    def __init__(self, *argv: str, env: dict[str, str] | None = None) -> None:
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(list(argv) or command("--serve"), stdin=pipe, stdout=pipe, stderr=pipe)
+        self.process = subprocess.Popen(
+            list(argv) or command("--serve"), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **(env or {})}
+        )
         self.lines: queue.Queue[bytes | None] = queue.Queue()
         self.errors: list[bytes] = []
         self.error_lines: queue.Queue[bytes] = queue.Queue()

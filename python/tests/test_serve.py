@@ -15,7 +15,7 @@ from support import WAIT_S, Message, Warm, analyze, command, error_of, probe, re
 def test_hello_comes_first_and_names_the_process() -> None:
     with Warm() as worker:
         assert worker.hello["pid"] == worker.process.pid
-        assert worker.hello["providers"] == ["mock"]
+        assert {"mock", "openai", "anthropic", "google", "mistral"} <= set(worker.hello["providers"])
         assert "probe:scenario" in worker.hello["kinds"]
         worker.shutdown()
 
@@ -180,6 +180,7 @@ def test_what_libraries_print_goes_to_stderr() -> None:
 
 
 FAULTY = """
+import asyncio
 from runlane_worker import __main__
 from runlane_worker.errors import JobError
 from runlane_worker.providers import mock
@@ -188,8 +189,10 @@ class Faulty(mock.Mock):
         answer = await super().complete(request)
         if "raise" in request.model_id:
             raise KeyError("sk-secret")
-        if "second" in request.model_id and request.context.turn == 2:
+        if "?second" in request.model_id and request.context.turn == 2:
             raise JobError("rate_limit", "slow down", retry_after_ms=10)
+        if "hang-second" in request.model_id and request.context.turn == 2:
+            await asyncio.Event().wait()
         if "empty" in request.model_id and request.context.turn == 2:
             return answer._replace(text="", finish_reason="length")
         if "nan" in request.model_id:
@@ -209,16 +212,26 @@ def test_what_a_provider_does_wrong_is_an_error_of_its_job_only() -> None:
         assert "secret" not in error["message"]
         worker.send(probe(model="mock/echo?nan"))
         assert error_of(worker.next())["code"] == "unknown"
-        worker.send(probe(model="mock/echo?second", scenario={"followups": ["b"]}))
+        prices = {"inputPerMillion": "1", "outputPerMillion": "2.5"}
+        worker.send(probe(model="mock/echo?second", scenario={"followups": ["b"]}, pricing=prices))
         assert worker.next()["type"] == "progress"
         event = worker.next()
         assert error_of(event)["retryAfterMs"] == 10
-        assert event["usage"]["output"] == 2
+        assert (event["usage"]["input"], event["usage"]["output"]) == (5, 2)
+        assert event["costUsd"] == "0.00001"
         worker.send(probe(model="mock/echo?empty", scenario={"followups": ["b"]}))
         assert worker.next()["type"] == "progress"
         event = worker.next()
         assert error_of(event)["code"] == "invalid_response"
         assert event["usage"]["output"] == 3
+        assert event["costUsd"] is None
+        worker.send(probe(model="mock/echo?hang-second", scenario={"followups": ["b"]}, pricing=prices))
+        assert worker.next()["type"] == "progress"
+        worker.send({"v": 1, "type": "cancel", "jobId": "j1"})
+        event = worker.next()
+        assert error_of(event)["code"] == "cancelled"
+        assert event["usage"]["output"] == 2
+        assert event["costUsd"] == "0.00001"
         worker.send(probe())
         assert worker.next()["type"] == "result"
 

@@ -330,6 +330,8 @@ create table node (
     started_at  timestamptz not null default now(),
     lease_until timestamptz not null,
     executes    boolean not null,
+    -- The models' providers that its workers can call.
+    providers   text[] not null default '{}',
     -- Claims nothing more: an admin said so, or it stops.
     is_draining boolean not null default false,
     -- Its process ends: nobody takes that back.

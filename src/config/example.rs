@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::WORKER_ENV;
 use super::kinds::{KIND_SETTINGS, kind_defaults};
 use super::numbers::Numbers;
 use crate::domain::JobKind;
@@ -97,12 +96,19 @@ pub fn settings() -> Vec<Setting> {
         ),
         text(
             "RUNLANE_WORKER_ENV",
-            WORKER_ENV,
+            "",
             "comma-separated names",
-            "Variables that workers get besides PATH, HOME, locale, proxies and PYTHON…: providers' keys.",
+            "Variables that every worker gets besides PATH, HOME, locale, proxies and PYTHON…. Their values are taken for secrets.",
         ),
     ];
     all.push(super::limits::setting());
+    all.push(text(
+        "MODELS",
+        "",
+        "comma-separated models",
+        "The models that `demo` asks, such as openai/gpt-4.1-mini; without it, three mocks.",
+    ));
+    all.extend(super::providers::settings());
     all.extend(super::staleness::settings());
     all.extend(Numbers::settings());
     all.extend(super::archive::settings());

@@ -8,6 +8,7 @@ mod example;
 mod kinds;
 mod limits;
 mod numbers;
+mod providers;
 mod source;
 mod staleness;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use archive::ArchivePolicy;
 pub use example::{Setting, env_example, settings};
 pub use kinds::KindPolicy;
 pub use numbers::Numbers;
+pub use providers::{ProviderAccess, Providers};
 pub use staleness::Staleness;
 
 use crate::domain::JobKind;
@@ -105,10 +107,14 @@ pub struct Config {
     pub execute: bool,
     /// The Python interpreter that has `runlane_worker` installed.
     pub python: PathBuf,
-    /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
+    /// Variables that every worker gets besides the usual ones (PATH, HOME, locale, proxies, PYTHON…).
     pub worker_env: Vec<String>,
     /// Limits on providers and models that are declared at the start: names and ceilings.
     pub rate_limits: Vec<(String, Ceilings)>,
+    /// The models that `demo` asks, separated by commas.
+    pub demo_models: Option<String>,
+    /// The models' providers that this process's workers can call.
+    pub providers: Providers,
     /// How the search for what has taken too long works.
     pub staleness: Staleness,
     /// How long what is finished is kept.
@@ -180,6 +186,8 @@ impl Config {
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
             rate_limits: limits::declared(&mut source),
+            demo_models: source.text("MODELS"),
+            providers: Providers::read(&mut source),
             staleness: staleness::staleness(&mut source),
             archive: ArchivePolicy::read(&mut source),
             numbers,
@@ -239,11 +247,8 @@ impl Config {
     }
 }
 
-/// What workers get of the node's environment unless `RUNLANE_WORKER_ENV` says otherwise.
-const WORKER_ENV: &str = "OPENAI_API_KEY,ANTHROPIC_API_KEY,GEMINI_API_KEY,GOOGLE_API_KEY";
-
 fn worker_env(source: &mut Source<'_>) -> Vec<String> {
-    let text = source.text("RUNLANE_WORKER_ENV").unwrap_or_else(|| WORKER_ENV.to_owned());
+    let text = source.text("RUNLANE_WORKER_ENV").unwrap_or_default();
     let mut names = Vec::new();
     for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         if name.contains(['=', '\0', ' ']) {
@@ -252,6 +257,10 @@ fn worker_env(source: &mut Source<'_>) -> Vec<String> {
         } else if name == "DATABASE_URL" || name == "RUNLANE_JWT_SECRET" || name.starts_with("PG") {
             let message =
                 format!("{name} is the node's own secret and must not reach a worker: leave it out");
+            source.problem("RUNLANE_WORKER_ENV", message);
+        } else if providers::is_of_a_provider(name) {
+            let message =
+                format!("{name} reaches the workers of its provider as it is, and no others: leave it out");
             source.problem("RUNLANE_WORKER_ENV", message);
         } else {
             names.push(name.to_owned());

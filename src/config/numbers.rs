@@ -121,7 +121,8 @@ numbers! {
     mistakes_max: usize = 100 in 1..=10_000, "RUNLANE_MISTAKES_MAX";
     /// Jobs of any kind that this node runs at once, for kinds without a number of their own.
     worker_concurrency: u32 = 32 in 1..=10_000, "RUNLANE_WORKER_CONCURRENCY";
-    /// Warm Python processes that share the probes of this node.
+    /// Warm Python processes that share the probes of this node, for each provider that needs a key or an address, and for
+    /// all others together.
     warm_workers: u32 = 2 in 1..=256, "RUNLANE_WARM_WORKERS";
     /// Python processes of one job each that this node runs at once for probes, and as many for analyses.
     one_shot_workers: u32 = 16 in 1..=1_000, "RUNLANE_ONE_SHOT_WORKERS";
@@ -133,6 +134,10 @@ numbers! {
     worker_queue_max_bytes: usize = 1_048_576 in 1..=268_435_456, "RUNLANE_WORKER_QUEUE_MAX_BYTES";
     /// How long a Python process may take from its start to its `hello`.
     worker_start_timeout_ms: u64 = 30_000 in 100..=600_000, "RUNLANE_WORKER_START_TIMEOUT_MS";
+    /// How long a call of a model may take to reach its provider.
+    provider_connect_timeout_ms: u64 = 10_000 in 100..=600_000, "RUNLANE_PROVIDER_CONNECT_TIMEOUT_MS";
+    /// How long a provider may send nothing before a call of a model is given up, besides the attempt's deadline.
+    provider_read_timeout_ms: u64 = 300_000 in 100..=86_400_000, "RUNLANE_PROVIDER_READ_TIMEOUT_MS";
     /// The longest line that a worker may write, in bytes.
     worker_line_max_bytes: usize = 16_777_216 in 1_024..=1_073_741_824, "RUNLANE_WORKER_LINE_MAX_BYTES";
     /// How much of the end of a worker's stderr is kept with an attempt, in bytes.

@@ -5,41 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::limits::Limits;
+use super::provider;
 use super::validation::{Checker, shorten};
 
 /// The longest model id, in bytes.
 pub const MODEL_ID_MAX_BYTES: usize = 300;
-
-/// A provider that this build knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Provider {
-    /// What stands before the `/`.
-    pub name: &'static str,
-    /// Whether this build's workers can call it. Jobs of the others wait, and say so.
-    pub served: bool,
-}
-
-/// Every known provider: the one list.
-pub const PROVIDERS: &[Provider] = &[
-    Provider { name: "mock", served: true },
-    Provider { name: "openai", served: false },
-    Provider { name: "anthropic", served: false },
-    Provider { name: "google", served: false },
-    Provider { name: "mistral", served: false },
-    Provider { name: "cohere", served: false },
-    Provider { name: "deepseek", served: false },
-    Provider { name: "groq", served: false },
-    Provider { name: "xai", served: false },
-    Provider { name: "openrouter", served: false },
-    Provider { name: "ollama", served: false },
-    Provider { name: "openai-compatible", served: false },
-];
-
-/// The names of the providers that this build's workers can call.
-#[must_use]
-pub fn served_providers() -> Vec<String> {
-    PROVIDERS.iter().filter(|p| p.served).map(|p| p.name.to_owned()).collect()
-}
 
 /// Whether errors of this model may hold its limit or its provider: those of the mock do only when its id asks for it.
 #[must_use]
@@ -54,7 +24,6 @@ pub fn may_hold(model: &str) -> bool {
 pub struct ModelId {
     text: String,
     provider: &'static str,
-    served: bool,
 }
 
 impl ModelId {
@@ -74,12 +43,6 @@ impl ModelId {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.text[self.provider.len() + 1..]
-    }
-
-    /// Whether this build's workers can call the provider.
-    #[must_use]
-    pub const fn is_served(&self) -> bool {
-        self.served
     }
 }
 
@@ -113,16 +76,12 @@ pub enum ModelIdError {
     /// No `/`, or nothing before or after it.
     #[error("{0} is no model id: give provider/name, such as mock/echo")]
     Form(String),
-    /// The provider is none of [`PROVIDERS`].
-    #[error("{shown} names an unknown provider: give one of {}", provider_names())]
+    /// The provider is none of [`provider::PROVIDERS`].
+    #[error("{shown} names an unknown provider: give one of {}", provider::Names)]
     Provider {
         /// The start of the text.
         shown: String,
     },
-}
-
-fn provider_names() -> String {
-    PROVIDERS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ")
 }
 
 fn is_invisible(c: char) -> bool {
@@ -145,11 +104,9 @@ impl FromStr for ModelId {
         if provider.is_empty() || name.is_empty() {
             return Err(ModelIdError::Form(shorten(text)));
         }
-        let known = PROVIDERS
-            .iter()
-            .find(|p| p.name == provider)
-            .ok_or_else(|| ModelIdError::Provider { shown: shorten(text) })?;
-        Ok(Self { text: text.to_owned(), provider: known.name, served: known.served })
+        let known =
+            provider::find(provider).ok_or_else(|| ModelIdError::Provider { shown: shorten(text) })?;
+        Ok(Self { text: text.to_owned(), provider: known.name })
     }
 }
 
@@ -187,11 +144,7 @@ mod tests {
     #[test]
     fn splits_at_the_first_slash() {
         let id: ModelId = "openai-compatible/meta/llama?x=1".parse().unwrap();
-        assert_eq!(
-            (id.provider(), id.name(), id.is_served()),
-            ("openai-compatible", "meta/llama?x=1", false)
-        );
-        assert!("mock/echo".parse::<ModelId>().unwrap().is_served());
+        assert_eq!((id.provider(), id.name()), ("openai-compatible", "meta/llama?x=1"));
     }
 
     #[test]

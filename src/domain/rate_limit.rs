@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::model_id::{ModelId, PROVIDERS};
+use super::model_id::ModelId;
+use super::provider::PROVIDERS;
 
 /// What a limit allows; `None` sets no ceiling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::crash::LaneHold;
 use super::job::JobKind;
+use super::provider::{self, Access};
 use super::rate_limit::ProviderHold;
 use super::staleness::StaleNote;
 use super::validation::shorten;
@@ -75,7 +76,7 @@ pub enum WaitingReason {
     NoNode {
         /// The kind of the job.
         kind: JobKind,
-        /// The model it asks for, when that is why.
+        /// The model it asks for, when nodes are alive and none can call its provider.
         model: Option<String>,
     },
     /// Others come first.
@@ -106,6 +107,12 @@ impl fmt::Display for Waiting {
             None => Ok(()),
         }
     }
+}
+
+/// What a node needs to call this model.
+fn access_of(model: &str) -> Option<&'static Access> {
+    let (name, _) = model.split_once('/')?;
+    provider::find(name)?.access.as_ref()
 }
 
 fn time(at: &DateTime<Utc>) -> String {
@@ -170,7 +177,11 @@ impl fmt::Display for WaitingReason {
                 }
             }
             Self::NoNode { kind, model: Some(model) } => {
-                write!(f, "No node that can run {kind} for the model {} is alive.", shorten(model))
+                write!(f, "No node that can run {kind} for the model {} is alive", shorten(model))?;
+                match access_of(model) {
+                    Some(access) => write!(f, ": set {} in the environment of one.", access.needed()),
+                    None => f.write_str("."),
+                }
             }
             Self::NoNode { kind, model: None } => write!(f, "No node that can run {kind} is alive."),
             Self::Behind { jobs, or_more: true } => write!(f, "More than {jobs} jobs come first."),
@@ -247,7 +258,7 @@ mod tests {
             ),
             (
                 WaitingReason::NoNode { kind: JobKind::ProbeScenario, model: Some("openai/x".into()) },
-                "No node that can run probe:scenario for the model \"openai/x\" is alive.",
+                "No node that can run probe:scenario for the model \"openai/x\" is alive: set OPENAI_API_KEY in the environment of one.",
             ),
             (
                 WaitingReason::NoNode { kind: JobKind::AnalyzeDeep, model: None },

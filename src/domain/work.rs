@@ -92,6 +92,8 @@ pub struct AttemptEnd {
     pub stderr_tail: Option<String>,
     /// Tokens that were used all the same.
     pub usage: Option<Value>,
+    /// What these cost in US dollars, as a decimal text; never negative. `None` when no price is known.
+    pub cost_usd: Option<String>,
     /// The transcript or the analysis.
     pub result: Option<Box<RawValue>>,
     /// Whether a lost job must run alone from now on.

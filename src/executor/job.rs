@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
@@ -18,6 +19,8 @@ pub struct Job {
     pub claim: Claim,
     /// Its kind: decides between a warm process and one of its own, and what a result must hold.
     pub kind: JobKind,
+    /// Whose model it calls: its worker is one of that provider's.
+    pub provider: Option<String>,
     /// The whole `job` message as JSON; its `jobId` is `job_id`.
     pub request: Vec<u8>,
     /// The id by which the worker answers.
@@ -44,8 +47,17 @@ pub struct WorkerError {
     pub http_status: Option<u16>,
     /// Whatever else the worker knows.
     pub detail: Option<serde_json::Value>,
-    /// Tokens that were used before the error: `{"input", "output", …}`.
+    /// What was used before the error.
+    pub spent: Spent,
+}
+
+/// What an attempt that did not complete used all the same, as far as its worker said so.
+#[derive(Debug, Clone, Default)]
+pub struct Spent {
+    /// Tokens: `{"input", "output", …}`.
     pub usage: Option<Box<RawValue>>,
+    /// US dollars; never negative. `None` when no price is known.
+    pub cost_usd: Option<Decimal>,
 }
 
 /// How an attempt ended. Exactly one for each job.
@@ -70,13 +82,13 @@ pub enum Outcome {
     },
     /// Stopped by people.
     Cancelled {
-        /// Tokens used until then, when the worker said so.
-        usage: Option<Box<RawValue>>,
+        /// What was used until then.
+        spent: Spent,
     },
     /// Stopped because this node gives it back.
     Released {
-        /// Tokens used until then, when the worker said so.
-        usage: Option<Box<RawValue>>,
+        /// What was used until then.
+        spent: Spent,
     },
     /// Nothing was sent: no worker process could be started. Give the job back without blame, and slow down.
     Unstartable {
@@ -110,10 +122,10 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    pub(super) const fn outcome(self, usage: Option<Box<RawValue>>) -> Outcome {
+    pub(super) const fn outcome(self, spent: Spent) -> Outcome {
         match self {
-            Self::Cancel => Outcome::Cancelled { usage },
-            Self::Release => Outcome::Released { usage },
+            Self::Cancel => Outcome::Cancelled { spent },
+            Self::Release => Outcome::Released { spent },
         }
     }
 }

@@ -10,6 +10,7 @@
 //!   A job whose line never reached the process is lost without suspicion.
 //! - A job past its deadline is asked to stop, then its process is ended. If it had the process to itself, that is a
 //!   `timeout`; in a shared process it proves nothing about any one of them, so all are lost and suspect.
+//! - A process serves one provider that needs a key, or all that need none: a key reaches nobody else's code.
 //! - A process that must go because it ignored a cancel takes its other jobs along; they are not suspect.
 
 mod job;
@@ -24,15 +25,16 @@ mod verdict;
 mod worker;
 mod workplace;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use job::{Finished, Job, Outcome, Stop, StopReason, Stopper, WorkerError};
+pub use job::{Finished, Job, Outcome, Spent, Stop, StopReason, Stopper, WorkerError};
 pub use payload::{Analysis, Coverage, MESSAGE_MAX_CHARS, Payload, Transcript, Usage};
-pub use settings::Settings;
+pub use settings::{Environment, Settings};
 
 use one_shot::OneShots;
 use pool::{Placed, Pool};
@@ -46,13 +48,23 @@ pub struct Executor {
     settings: Arc<Settings>,
     workplace: Arc<Workplace>,
     counters: Arc<Counters>,
-    pool: Arc<Pool>,
+    /// Of each provider that has a key or an address of its own.
+    providers: BTreeMap<String, Workers>,
+    /// Of everybody else.
+    shared: Workers,
     probes_alone: OneShots,
     analyses: OneShots,
     draining: CancellationToken,
     aborts: watch::Sender<u64>,
     runs: Gauge,
     processes: Gauge,
+}
+
+/// The workers that share an environment, and so the keys in it.
+#[derive(Debug)]
+struct Workers {
+    settings: Arc<Settings>,
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug, Default)]
@@ -87,16 +99,24 @@ impl Executor {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let workplace = Arc::new(Workplace::new(&settings.work_dir));
-        let settings = Arc::new(settings);
         let counters = Arc::new(Counters::default());
         let processes = Gauge::default();
+        let workers = |settings: Settings| {
+            let settings = Arc::new(settings);
+            let (workplace, counters) = (Arc::clone(&workplace), Arc::clone(&counters));
+            let pool = Pool::new(Arc::clone(&settings), workplace, counters, processes.clone());
+            Workers { settings, pool }
+        };
+        let providers = settings
+            .providers
+            .keys()
+            .map(|name| (name.clone(), workers(settings.of_provider(name))))
+            .collect();
+        let shared = workers(Settings { providers: BTreeMap::new(), ..settings.clone() });
+        let settings = Arc::new(settings);
         Self {
-            pool: Pool::new(
-                Arc::clone(&settings),
-                Arc::clone(&workplace),
-                Arc::clone(&counters),
-                processes.clone(),
-            ),
+            providers,
+            shared,
             probes_alone: OneShots::new(&settings),
             analyses: OneShots::new(&settings),
             settings,
@@ -129,8 +149,8 @@ impl Executor {
             self.warm(&job, &mut stop).await
         };
         // A cancel that came while the job was being released is what people asked for.
-        if let (Outcome::Released { usage }, Some(reason)) = (&mut finished.outcome, stop.reason()) {
-            finished.outcome = reason.outcome(usage.take());
+        if let (Outcome::Released { spent }, Some(reason)) = (&mut finished.outcome, stop.reason()) {
+            finished.outcome = reason.outcome(std::mem::take(spent));
         }
         finished
     }
@@ -139,7 +159,7 @@ impl Executor {
     pub async fn shutdown(&self) {
         self.draining.cancel();
         self.runs.empty().await;
-        self.pool.close();
+        self.pools().for_each(|pool| pool.close());
         self.processes.empty().await;
     }
 
@@ -147,7 +167,7 @@ impl Executor {
     /// Returns when the last process is reaped, so no jobs should be submitted meanwhile.
     pub async fn kill_all(&self) {
         self.aborts.send_modify(|count| *count += 1);
-        self.pool.abort();
+        self.pools().for_each(|pool| pool.abort());
         self.processes.empty().await;
     }
 
@@ -155,7 +175,7 @@ impl Executor {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            warm: self.pool.workers(),
+            warm: self.pools().flat_map(|pool| pool.workers()).collect(),
             running: self.runs.count(),
             processes: self.processes.count(),
             starts: self.counters.starts.load(Ordering::Relaxed),
@@ -163,6 +183,14 @@ impl Executor {
             one_shots: self.counters.one_shots.load(Ordering::Relaxed),
             ignored_events: self.counters.ignored_events.load(Ordering::Relaxed),
         }
+    }
+
+    fn workers_of(&self, job: &Job) -> &Workers {
+        job.provider.as_ref().and_then(|name| self.providers.get(name)).unwrap_or(&self.shared)
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.providers.values().chain([&self.shared]).map(|workers| &workers.pool)
     }
 
     /// The reason to stop: the job's own, or that this node drains.
@@ -178,28 +206,28 @@ impl Executor {
         let one_shots = if job.kind.is_analysis() { &self.analyses } else { &self.probes_alone };
         let _permit = tokio::select! {
             biased;
-            reason = self.interrupted(stop) => return unsent(job, reason.outcome(None)),
-            Ok(()) = aborts.changed() => return unsent(job, StopReason::Release.outcome(None)),
+            reason = self.interrupted(stop) => return unsent(job, reason.outcome(Spent::default())),
+            Ok(()) = aborts.changed() => return unsent(job, StopReason::Release.outcome(Spent::default())),
             permit = one_shots.permits.acquire() => permit.expect("the semaphore is never closed"),
         };
         let _process = self.processes.enter();
         let interrupted = self.interrupted(stop);
-        one_shot::run(&self.settings, &self.workplace, &self.counters, one_shots, job, interrupted, aborts)
-            .await
+        let settings = &self.workers_of(job).settings;
+        one_shot::run(settings, &self.workplace, &self.counters, one_shots, job, interrupted, aborts).await
     }
 
     async fn warm(&self, job: &Job, stop: &mut Stop) -> Finished {
         let mut aborts = self.aborts.subscribe();
         let placed = tokio::select! {
             biased;
-            reason = self.interrupted(stop) => return unsent(job, reason.outcome(None)),
-            placed = self.pool.place(job) => placed,
+            reason = self.interrupted(stop) => return unsent(job, reason.outcome(Spent::default())),
+            placed = self.workers_of(job).pool.place(job) => placed,
             Ok(()) = aborts.changed() => Placed::Closed,
         };
         let (worker, mut answer) = match placed {
             Placed::InFlight(worker, answer) => (worker, answer),
             Placed::SameId => return self.one_shot(job, stop).await,
-            Placed::Closed => return unsent(job, StopReason::Release.outcome(None)),
+            Placed::Closed => return unsent(job, StopReason::Release.outcome(Spent::default())),
             Placed::Unstartable(message, retry_after) => {
                 return unsent(job, Outcome::Unstartable { message, retry_after });
             }

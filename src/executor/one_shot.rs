@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-use super::job::{Finished, Job, Outcome, StopReason};
+use super::job::{Finished, Job, Outcome, Spent, StopReason};
 use super::protocol::{self, Event};
 use super::settings::Settings;
 use super::streams::{ReadEnd, Tail, read_all};
@@ -236,9 +236,9 @@ fn judge(
     let heard = listen(settings, counters, job, asked, output);
     match (heard, cut) {
         (Heard::Answer(outcome), _) => outcome,
-        (_, Some(Cut::Stop(reason))) => reason.outcome(None),
-        (_, Some(Cut::Aborted)) => StopReason::Release.outcome(None),
-        (_, Some(Cut::Overdue)) => verdict::timed_out(None),
+        (_, Some(Cut::Stop(reason))) => reason.outcome(Spent::default()),
+        (_, Some(Cut::Aborted)) => StopReason::Release.outcome(Spent::default()),
+        (_, Some(Cut::Overdue)) => verdict::timed_out(Spent::default()),
         (_, Some(Cut::TooLong)) => lost(Died::too_long(settings.line_max_bytes)),
         (Heard::Garbage(problem), _) => {
             lost(Died::malformed(format!("the worker gave no answer: {problem}")))

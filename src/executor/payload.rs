@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::job::WorkerError;
+use super::job::{Spent, WorkerError};
 use crate::domain::{Consequence, ErrorCode, JobKind};
 
 /// The longest error message that is kept, in characters.
@@ -174,7 +174,7 @@ fn transcript_of(raw: &RawValue) -> Result<Transcript, String> {
         serde_json::from_str(raw.get()).map_err(|e| format!("`transcript` has a wrong shape: {e}"))?;
     let turns: Vec<TurnShape> = serde_json::from_str(shape.turns.get())
         .map_err(|e| format!("`transcript.turns` has a wrong shape: {e}"))?;
-    let cost_usd = shape.cost_usd.as_deref().map(money).transpose()?;
+    let cost_usd = shape.cost_usd.as_deref().map(|text| money("transcript.costUsd", text)).transpose()?;
     Ok(Transcript {
         raw: raw.to_owned(),
         turns: shape.turns.to_owned(),
@@ -188,12 +188,12 @@ fn transcript_of(raw: &RawValue) -> Result<Transcript, String> {
     })
 }
 
-fn money(text: &str) -> Result<Decimal, String> {
+fn money(field: &str, text: &str) -> Result<Decimal, String> {
     Decimal::from_str(text)
         .or_else(|_| Decimal::from_scientific(text))
         .ok()
         .filter(|amount| !amount.is_sign_negative() || amount.is_zero())
-        .ok_or_else(|| format!("`transcript.costUsd` is {text:?}: it must be a decimal string, not negative"))
+        .ok_or_else(|| format!("`{field}` is {text:?}: it must be a decimal string, not negative"))
 }
 
 /// The body of an `error`: what it says, and whether it is the worker's answer to a `cancel`.
@@ -206,7 +206,11 @@ pub(super) struct ErrorBody {
 ///
 /// # Errors
 /// What is wrong with it, for people.
-pub(super) fn error(error: Option<&str>, usage: Option<&RawValue>) -> Result<ErrorBody, String> {
+pub(super) fn error(
+    error: Option<&str>,
+    usage: Option<&RawValue>,
+    cost_usd: Option<&RawValue>,
+) -> Result<ErrorBody, String> {
     let text = error.ok_or("an error must hold `error`")?;
     let shape: ErrorShape =
         serde_json::from_str(text).map_err(|e| format!("`error` has a wrong shape: {e}"))?;
@@ -237,9 +241,22 @@ pub(super) fn error(error: Option<&str>, usage: Option<&RawValue>) -> Result<Err
         retry_after,
         http_status: shape.http_status,
         detail: shape.detail,
-        usage: usage.filter(|raw| raw.get() != "null").map(ToOwned::to_owned),
+        spent: spent(usage, cost_usd)?,
     };
     Ok(ErrorBody { error, says_cancelled })
+}
+
+/// What the worker says was used; either may be missing or null.
+pub(super) fn spent(usage: Option<&RawValue>, cost_usd: Option<&RawValue>) -> Result<Spent, String> {
+    let cost_usd = match cost_usd {
+        None => None,
+        Some(raw) => serde_json::from_str::<Option<String>>(raw.get())
+            .map_err(|_| format!("`costUsd` is {}: it must be a decimal string or null", raw.get()))?,
+    };
+    Ok(Spent {
+        usage: usage.filter(|raw| raw.get() != "null").map(ToOwned::to_owned),
+        cost_usd: cost_usd.as_deref().map(|text| money("costUsd", text)).transpose()?,
+    })
 }
 
 /// Bounds a message and takes out what PostgreSQL cannot store.
@@ -291,7 +308,7 @@ mod tests {
 
     #[test]
     fn small_costs_may_be_written_with_an_exponent() {
-        assert_eq!(money("1E-7").unwrap().to_string(), "0.0000001");
+        assert_eq!(money("costUsd", "1E-7").unwrap().to_string(), "0.0000001");
     }
 
     #[test]
@@ -307,7 +324,7 @@ mod tests {
     }
 
     fn error_of(text: &str) -> Result<ErrorBody, String> {
-        error(Some(text), None)
+        error(Some(text), None, None)
     }
 
     #[test]
@@ -333,5 +350,20 @@ mod tests {
         assert!(!error.message.contains('\0'));
         assert!(error_of(r#"{"code":"rate_limit","message":"m","retryAfterMs":-1}"#).is_err());
         assert!(error_of(r#"{"code":"network"}"#).is_err());
+    }
+
+    #[test]
+    fn what_a_failed_attempt_cost_is_read_and_checked() {
+        let usage = raw(r#"{"input":5}"#);
+        let spent_on = |cost: &str| spent(Some(&usage), Some(&raw(cost)));
+        let paid = spent_on("\"0.0125\"").unwrap();
+        assert_eq!(paid.cost_usd.unwrap().to_string(), "0.0125");
+        assert_eq!(paid.usage.unwrap().get(), usage.get());
+        assert_eq!(spent_on("null").unwrap().cost_usd, None);
+        assert_eq!(spent(None, None).unwrap().cost_usd, None);
+        for wrong in ["\"-1\"", "\"cheap\"", "0.5", "[]"] {
+            let problem = spent_on(wrong).unwrap_err();
+            assert!(problem.starts_with("`costUsd` is "), "{problem}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Event<'a> {
 #[derive(Debug)]
 pub(super) enum Body<'a> {
     Result { transcript: Option<&'a RawValue>, analysis: Option<&'a RawValue> },
-    Error { error: Option<&'a RawValue>, usage: Option<&'a RawValue> },
+    Error { error: Option<&'a RawValue>, usage: Option<&'a RawValue>, cost_usd: Option<&'a RawValue> },
 }
 
 #[derive(Deserialize)]
@@ -44,6 +44,8 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cost_usd: Option<&'a RawValue>,
 }
 
 /// Borrows where the text has no escapes, also inside an `Option`.
@@ -65,7 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Event<'_>, String> {
         "progress" => return Ok(Event::Progress),
         "heartbeat" => return Ok(Event::Heartbeat { job_id: envelope.job_id.map(|id| id.0) }),
         "result" => Body::Result { transcript: envelope.transcript, analysis: envelope.analysis },
-        "error" => Body::Error { error: envelope.error, usage: envelope.usage },
+        "error" => Body::Error { error: envelope.error, usage: envelope.usage, cost_usd: envelope.cost_usd },
         other => return Err(format!("it sent a message of the unknown type {:?}", excerpt(other))),
     };
     let Some(Text(job_id)) = envelope.job_id else {

@@ -1,13 +1,18 @@
 //! What the executor needs to know, taken from the configuration.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use secrecy::ExposeSecret;
+use serde_json::value::RawValue;
 use tokio::process::Command;
 
 use crate::config::Config;
+use crate::domain::provider;
 use crate::process::Limits;
 
 /// How workers are started and bounded.
@@ -18,7 +23,9 @@ pub struct Settings {
     /// What a warm worker gets as further arguments.
     pub serve_arguments: Vec<OsString>,
     /// The whole environment of a worker: nothing else of the node's reaches it.
-    pub environment: Vec<(OsString, OsString)>,
+    pub environment: Environment,
+    /// What the workers of a provider get besides: its key and where it is. They serve that provider only.
+    pub providers: BTreeMap<String, Environment>,
     /// Texts that are blanked in messages and in stderr: the values of passed keys and proxies' passwords. Longer ones
     /// come before those that they may contain.
     pub secrets: Vec<String>,
@@ -47,6 +54,9 @@ pub struct Settings {
     /// Where workers' private directories are made.
     pub work_dir: PathBuf,
 }
+
+/// Tells a worker whose models it will call, so that it can import the client before it says hello.
+const PROVIDER: &str = "WORKER_PROVIDER";
 
 /// Tells a worker its own directory, and marks what it starts.
 pub(super) const PLACE: &str = "RUNLANE_WORK_DIR";
@@ -87,12 +97,15 @@ impl Settings {
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
         let n = &config.numbers;
-        let (environment, secrets) = environment(std::env::vars_os(), &config.worker_env);
+        let (environment, mut secrets) = environment(std::env::vars_os(), &config.worker_env);
+        let keys = config.providers.iter().filter_map(|(_, access)| access.key.as_ref());
+        secrets.extend(keys.map(|key| key.expose_secret().to_owned()));
         Self {
             worker_command: vec![program(&config.python).into(), "-m".into(), "runlane_worker".into()],
             serve_arguments: vec!["--serve".into()],
             environment,
-            secrets,
+            providers: providers(config),
+            secrets: in_order(secrets),
             warm_workers: n.warm_workers as usize,
             one_shot_workers: n.one_shot_workers as usize,
             start_timeout: Duration::from_millis(n.worker_start_timeout_ms),
@@ -112,6 +125,13 @@ impl Settings {
             },
             work_dir: config.work_dir.clone(),
         }
+    }
+
+    /// The settings for workers of `provider` only.
+    pub(super) fn of_provider(&self, provider: &str) -> Self {
+        let mut settings = Self { providers: BTreeMap::new(), ..self.clone() };
+        settings.environment.extend(self.providers.get(provider).into_iter().flatten().cloned());
+        settings
     }
 
     /// What a process may use: a warm one serves as long as the node, so that no sum of processor time bounds it.
@@ -138,14 +158,27 @@ impl Settings {
     }
 
     /// `text` with secrets blanked.
-    pub(super) fn redact<'t>(&self, text: &'t str) -> std::borrow::Cow<'t, str> {
-        let mut clean = std::borrow::Cow::Borrowed(text);
+    pub(super) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut clean = Cow::Borrowed(text);
         for secret in &self.secrets {
             if clean.contains(secret.as_str()) {
                 clean = clean.replace(secret.as_str(), "[redacted]").into();
             }
         }
         clean
+    }
+
+    /// `raw` with secrets blanked. They hold nothing that JSON would write in another way.
+    ///
+    /// # Errors
+    /// That it is no JSON without them: the secret was part of its form.
+    pub(super) fn redacted<'t>(&self, raw: &'t RawValue) -> Result<Cow<'t, RawValue>, String> {
+        match self.redact(raw.get()) {
+            Cow::Borrowed(_) => Ok(Cow::Borrowed(raw)),
+            Cow::Owned(text) => RawValue::from_string(text)
+                .map(Cow::Owned)
+                .map_err(|_| "it holds a secret where no text can be".to_owned()),
+        }
     }
 
     /// The first place from `cut` on that does not lie within a secret.
@@ -189,7 +222,8 @@ fn proxy_secrets(url: &str) -> Vec<String> {
     vec![credentials.to_owned(), password.to_owned(), decoded]
 }
 
-type Environment = Vec<(OsString, OsString)>;
+/// Variables with their values.
+pub type Environment = Vec<(OsString, OsString)>;
 
 /// What passes of `all`, and the values among it that are secret.
 fn environment(
@@ -211,14 +245,41 @@ fn environment(
         }
         passed.push((name, value));
     }
+    // The protocol is UTF-8 whatever the locale says.
+    passed.retain(|(name, _)| name != "PYTHONUTF8");
+    passed.push(("PYTHONUTF8".into(), "1".into()));
+    (passed, in_order(secrets))
+}
+
+/// What is long enough to be a secret, in the order in which it is blanked.
+fn in_order(mut secrets: Vec<String>) -> Vec<String> {
     secrets.retain(|secret| secret.len() >= SECRET_MIN_BYTES);
     // Blanking a part of a longer one first would leave the rest of it.
     secrets.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     secrets.dedup();
-    // The protocol is UTF-8 whatever the locale says.
-    passed.retain(|(name, _)| name != "PYTHONUTF8");
-    passed.push(("PYTHONUTF8".into(), "1".into()));
-    (passed, secrets)
+    secrets
+}
+
+/// What the workers of each provider get that has a key or an address of its own.
+fn providers(config: &Config) -> BTreeMap<String, Environment> {
+    let n = &config.numbers;
+    let mut all = BTreeMap::new();
+    for (name, reached) in config.providers.iter() {
+        let Some(access) = provider::find(name).and_then(|p| p.access.as_ref()) else { continue };
+        let mut environment: Environment = vec![
+            (PROVIDER.into(), name.into()),
+            ("RUNLANE_PROVIDER_CONNECT_TIMEOUT_MS".into(), n.provider_connect_timeout_ms.to_string().into()),
+            ("RUNLANE_PROVIDER_READ_TIMEOUT_MS".into(), n.provider_read_timeout_ms.to_string().into()),
+        ];
+        if let Some(key) = &reached.key {
+            environment.push((access.key.into(), key.expose_secret().into()));
+        }
+        if let Some(url) = &reached.base_url {
+            environment.push((access.base_url.into(), url.into()));
+        }
+        all.insert(name.to_owned(), environment);
+    }
+    all
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use serde_json::value::RawValue;
-
-use super::job::{Outcome, StopReason, WorkerError};
+use super::job::{Outcome, Spent, StopReason, WorkerError};
 use super::payload;
 use super::protocol::Body;
 use super::settings::Settings;
@@ -57,15 +55,16 @@ pub(super) fn answered(
 ) -> Result<Outcome, String> {
     match *body {
         Body::Result { transcript, analysis } => {
-            payload::result(kind, transcript, analysis).map(Outcome::Completed)
+            let clean = transcript.map(|raw| settings.redacted(raw)).transpose()?;
+            payload::result(kind, clean.as_deref(), analysis).map(Outcome::Completed)
         }
-        Body::Error { error, usage } => {
+        Body::Error { error, usage, cost_usd } => {
             let text = error.map(|raw| settings.redact(raw.get()));
-            let body = payload::error(text.as_deref(), usage)?;
+            let body = payload::error(text.as_deref(), usage, cost_usd)?;
             Ok(match asked {
                 _ if !body.says_cancelled => Outcome::Failed(body.error),
-                Asked { stop: Some(reason), .. } => reason.outcome(body.error.usage),
-                Asked { overdue: true, .. } => timed_out(body.error.usage),
+                Asked { stop: Some(reason), .. } => reason.outcome(body.error.spent),
+                Asked { overdue: true, .. } => timed_out(body.error.spent),
                 Asked { .. } => Outcome::Failed(body.error),
             })
         }
@@ -73,7 +72,7 @@ pub(super) fn answered(
 }
 
 /// The deadline passed.
-pub(super) fn timed_out(usage: Option<Box<RawValue>>) -> Outcome {
+pub(super) fn timed_out(spent: Spent) -> Outcome {
     Outcome::Failed(WorkerError {
         code: ErrorCode::Timeout,
         message: "the attempt took longer than its deadline and was stopped".to_owned(),
@@ -81,7 +80,7 @@ pub(super) fn timed_out(usage: Option<Box<RawValue>>) -> Outcome {
         retry_after: None,
         http_status: None,
         detail: None,
-        usage,
+        spent,
     })
 }
 

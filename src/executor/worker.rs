@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 use tokio::sync::{Notify, oneshot};
 
-use super::job::{Finished, Job, Outcome, StopReason};
+use super::job::{Finished, Job, Outcome, Spent, StopReason};
 use super::protocol::{self, Body, Event};
 use super::settings::Settings;
 use super::streams::Tail;
@@ -375,10 +375,12 @@ impl Worker {
         let on_purpose = matches!(cause, Some(Ending::Retired | Ending::Aborted | Ending::CancelIgnored));
         for (seen, entry) in left {
             let outcome = match (&cause, entry.asked.stop) {
-                (_, Some(reason)) => reason.outcome(None),
-                (Some(Ending::Retired | Ending::Aborted), None) => StopReason::Release.outcome(None),
+                (_, Some(reason)) => reason.outcome(Spent::default()),
+                (Some(Ending::Retired | Ending::Aborted), None) => {
+                    StopReason::Release.outcome(Spent::default())
+                }
                 (Some(Ending::Unresponsive { alone: true }), None) if entry.asked.overdue => {
-                    verdict::timed_out(None)
+                    verdict::timed_out(Spent::default())
                 }
                 _ => died.clone().outcome(seen && seen_count == 1, seen && died.blames),
             };

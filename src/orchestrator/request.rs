@@ -111,7 +111,17 @@ pub fn job(
     } else {
         message(work, &job_id, deadline, probe(work, context)?)?
     };
-    Ok(Job { claim: work.claim, kind: work.kind, request, job_id, deadline, alone: work.is_suspect })
+    let provider =
+        work.model.as_deref().and_then(|model| model.split_once('/')).map(|(name, _)| name.to_owned());
+    Ok(Job {
+        claim: work.claim,
+        kind: work.kind,
+        provider,
+        request,
+        job_id,
+        deadline,
+        alone: work.is_suspect,
+    })
 }
 
 fn message<T: Serialize>(

@@ -13,7 +13,7 @@ use super::slots::Slot;
 use super::{request, verdict};
 use crate::domain::ErrorCode;
 use crate::domain::work::{AttemptEnd, RunContext, Work};
-use crate::executor::{Finished, Outcome, Stop, StopReason, WorkerError};
+use crate::executor::{Finished, Outcome, Spent, Stop, StopReason, WorkerError};
 use crate::store::Interruption;
 
 /// An attempt that ended, on its way to the database.
@@ -67,8 +67,8 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
         |outcome| Finished { claim: work.claim, outcome, stderr_tail: "".into(), worker_pid: None };
     if let Some(reason) = stop.reason() {
         let outcome = match reason {
-            StopReason::Cancel => Outcome::Cancelled { usage: None },
-            StopReason::Release => Outcome::Released { usage: None },
+            StopReason::Cancel => Outcome::Cancelled { spent: Spent::default() },
+            StopReason::Release => Outcome::Released { spent: Spent::default() },
         };
         return finished(outcome);
     }
@@ -95,7 +95,7 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
                 retry_after: None,
                 http_status: None,
                 detail: None,
-                usage: None,
+                spent: Spent::default(),
             }))
         }
     }

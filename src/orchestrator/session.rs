@@ -71,6 +71,7 @@ impl Session {
             name: format!("{host}:{}", std::process::id()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             executes: true,
+            providers: parts.config.providers.names(),
         };
         let began = tokio::time::Instant::now();
         let (store, term) = (&parts.lease_store, lease_term(parts));

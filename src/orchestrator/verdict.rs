@@ -12,7 +12,7 @@ use crate::domain::job::Claim;
 use crate::domain::model_id::may_hold;
 use crate::domain::work::{AttemptEnd, AttemptError, Work};
 use crate::domain::{AttemptOutcome, Consequence, ErrorCode};
-use crate::executor::{Finished, Outcome, Payload, WorkerError};
+use crate::executor::{Finished, Outcome, Payload, Spent, WorkerError};
 
 /// The limits that decide.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +34,7 @@ pub const fn released(claim: Claim) -> AttemptEnd {
         error: None,
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: None,
         suspect: false,
         alone: false,
@@ -75,18 +76,18 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
             end.alone = alone;
             end.fingerprint = fingerprint;
         }
-        Outcome::Cancelled { usage } => {
+        Outcome::Cancelled { spent } => {
             end.outcome = AttemptOutcome::Cancelled;
-            end.usage = parse(usage);
+            note(&mut end, spent);
             end.error = Some(AttemptError {
                 code: ErrorCode::Cancelled,
                 message: "cancelled while it ran".to_owned(),
                 retryable: false,
             });
         }
-        Outcome::Released { usage } => {
+        Outcome::Released { spent } => {
             end.outcome = AttemptOutcome::Released;
-            end.usage = parse(usage);
+            note(&mut end, spent);
         }
         Outcome::Unstartable { message: _, retry_after } => {
             end.outcome = AttemptOutcome::Released;
@@ -99,9 +100,9 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
 
 /// A result that is too large is none: its job fails for it, and nobody else's write does.
 fn bounded(outcome: Outcome, rules: Rules) -> Outcome {
-    let raw = match &outcome {
-        Outcome::Completed(Payload::Transcript(transcript)) => &transcript.raw,
-        Outcome::Completed(Payload::Analysis(analysis)) => &analysis.raw,
+    let (raw, cost_usd) = match &outcome {
+        Outcome::Completed(Payload::Transcript(transcript)) => (&transcript.raw, transcript.cost_usd),
+        Outcome::Completed(Payload::Analysis(analysis)) => (&analysis.raw, None),
         _ => return outcome,
     };
     let (bytes, max) = (raw.get().len(), rules.result_max_bytes);
@@ -115,7 +116,7 @@ fn bounded(outcome: Outcome, rules: Rules) -> Outcome {
         retry_after: None,
         http_status: None,
         detail: None,
-        usage: usage_of(raw),
+        spent: Spent { usage: usage_of(raw), cost_usd },
     })
 }
 
@@ -155,7 +156,7 @@ fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end
     end.outcome = outcome;
     end.delay = delay;
     end.holds = error.code.concerns_everybody() && work.model.as_deref().is_some_and(may_hold);
-    end.usage = parse(error.usage);
+    note(end, error.spent);
     end.error = Some(AttemptError {
         code: error.code,
         message: error.message,
@@ -163,8 +164,9 @@ fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end
     });
 }
 
-fn parse(usage: Option<Box<RawValue>>) -> Option<serde_json::Value> {
-    usage.and_then(|raw| serde_json::from_str(raw.get()).ok())
+fn note(end: &mut AttemptEnd, spent: Spent) {
+    end.usage = spent.usage.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    end.cost_usd = spent.cost_usd.map(|amount| amount.to_string());
 }
 
 /// An end for a result that the database refuses to store: the job's own failure, in words without database text.
@@ -176,7 +178,7 @@ pub fn unstorable(work: &Work, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
         retry_after: None,
         http_status: None,
         detail: None,
-        usage: None,
+        spent: Spent::default(),
     };
     let finished = Finished {
         claim: work.claim,

@@ -1,7 +1,7 @@
 //! Which of all that bears on a waiting job is the reason that it waits.
 
+use crate::domain::ErrorCode;
 use crate::domain::waiting::WaitingReason;
-use crate::domain::{ErrorCode, ModelId};
 use crate::store::{ShutLimit, WaitingFacts};
 
 /// The first that holds, in the order of [`WaitingReason`].
@@ -42,9 +42,8 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     if let Some(limit) = shut {
         return limited(limit);
     }
-    let unserved = facts.model.filter(|m| m.parse::<ModelId>().is_ok_and(|m| !m.is_served()));
-    if unserved.is_some() || !facts.has_node {
-        return WaitingReason::NoNode { kind: facts.kind, model: unserved };
+    if !facts.has_node || !facts.is_served {
+        return WaitingReason::NoNode { kind: facts.kind, model: facts.model.filter(|_| facts.has_node) };
     }
     match facts.ahead.unsigned_abs() {
         0 => WaitingReason::Next,
@@ -91,6 +90,7 @@ mod tests {
             max_concurrency: None,
             run_active: 0,
             has_node: true,
+            is_served: true,
             ahead: 0,
             ahead_is_capped: false,
         }
@@ -165,11 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_no_worker_can_call_is_named() {
-        let facts = WaitingFacts { model: Some("openai/gpt".to_owned()), ahead: 9, ..free() };
+    fn a_provider_that_no_worker_can_call_is_named_where_there_are_workers() {
+        let unserved =
+            WaitingFacts { model: Some("openai/gpt".to_owned()), is_served: false, ahead: 9, ..free() };
         assert_eq!(
-            reason(facts),
+            reason(unserved.clone()),
             WaitingReason::NoNode { kind: JobKind::ProbeScenario, model: Some("openai/gpt".to_owned()) }
         );
+        let alone = WaitingFacts { has_node: false, ..unserved };
+        assert_eq!(reason(alone), WaitingReason::NoNode { kind: JobKind::ProbeScenario, model: None });
     }
 }

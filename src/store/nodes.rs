@@ -39,6 +39,8 @@ pub struct NewNode {
     pub version: String,
     /// Whether it executes jobs.
     pub executes: bool,
+    /// The models' providers that its workers can call.
+    pub providers: Vec<String>,
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {
@@ -65,8 +67,8 @@ impl Store {
     async fn insert_node(&self, node: &NewNode, lease: Duration, is_draining: bool) -> Result<()> {
         sqlx::query!(
             "with joined as (
-                insert into node (id, name, version, executes, lease_until, is_draining)
-                values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond', $6)
+                insert into node (id, name, version, executes, lease_until, is_draining, providers)
+                values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond', $6, $7)
                 returning *
              )
              select record_act('node.joined', 'node', j.id::text, null, null,
@@ -78,7 +80,8 @@ impl Store {
             node.version,
             node.executes,
             millis(lease) as f64,
-            is_draining
+            is_draining,
+            &node.providers
         )
         .fetch_one(&self.pool)
         .await?;

@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::crash::crash_point;
 use super::{Result, Store};
 use crate::domain::job::Claim;
-use crate::domain::model_id::served_providers;
 use crate::domain::work::{AnalysisRecord, AttemptEnd, RunContext, ScenarioWork, Work};
 use crate::domain::{ErrorCode, JobKind, JobState};
 
@@ -33,17 +32,16 @@ pub enum Interruption {
 }
 
 impl Store {
-    /// Claims up to the given number of jobs of each kind, probes only of providers that this build's workers can
-    /// call. Has committed when it returns.
+    /// Claims up to the given number of jobs of each kind, probes only of providers that the node has
+    /// registered with. Has committed when it returns.
     ///
     /// # Errors
     /// The database's; whether anything was claimed is then unknown until the node's claims are read back.
     pub async fn claim_jobs(&self, node: Uuid, slots: &[(JobKind, u32)]) -> Result<Claimed> {
         let kinds: Vec<String> = slots.iter().map(|(kind, _)| kind.as_str().to_owned()).collect();
         let counts: Vec<i32> = slots.iter().map(|&(_, n)| i32::try_from(n).unwrap_or(i32::MAX)).collect();
-        let providers = served_providers();
         crash_point("claim.before");
-        let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts, &providers)
+        let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts)
             .fetch_all(&self.pool)
             .await?;
         let claims: Vec<Claim> =

@@ -6,7 +6,6 @@ use uuid::Uuid;
 use super::{Result, Store};
 use crate::domain::JobKind;
 use crate::domain::crash::LaneHold;
-use crate::domain::model_id::served_providers;
 use crate::domain::rate_limit::ProviderHold;
 
 /// Everything that bears on why a job waits.
@@ -40,6 +39,8 @@ pub struct WaitingFacts {
     pub limit: Option<ShutLimit>,
     /// Whether a node that executes jobs is alive and not draining.
     pub has_node: bool,
+    /// Whether the workers of one can call its model's provider.
+    pub is_served: bool,
     /// Waiting jobs that come first: those of lanes with a higher priority, and earlier ones of its own lane, of which
     /// at most as many as were asked for are counted.
     pub ahead: i64,
@@ -95,15 +96,16 @@ impl Store {
                    shut.opens_at as "limit_opens_at?", shut.held_at as "limit_held_at?",
                    shut.hold_code as "limit_hold_code?", shut.hold_reason as "limit_hold_reason?",
                    l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
+                   (l.model is null or split_part(l.model, '/', 1) = any (node.providers)) as "is_served!",
                    higher.n as "higher!", earlier.n as "earlier!"
               from job j
               join lane l on l.id = j.lane_id
               join run r on r.id = l.run_id
              cross join queue_state q
              cross join (
-                select exists (select from node n
-                                where n.executes and not n.is_draining and n.lease_until > clock_timestamp())
-                       as is_there
+                select count(n.id) > 0 as is_there, coalesce(array_agg(distinct p), '{}') as providers
+                  from node n left join lateral unnest(n.providers) as p on true
+                 where n.executes and not n.is_draining and n.lease_until > clock_timestamp()
              ) as node
              cross join lateral (
                 select coalesce(sum(s.active), 0) as n
@@ -114,7 +116,7 @@ impl Store {
                   from lane o
                  where o.is_live and o.kind = l.kind and o.is_open and not o.is_paused and o.held_at is null
                    and o.priority > l.priority
-                   and (o.model is null or split_part(o.model, '/', 1) = any ($3))
+                   and (o.model is null or split_part(o.model, '/', 1) = any (node.providers))
              ) as higher
              cross join lateral (
                 select count(*) as n
@@ -138,8 +140,7 @@ impl Store {
              where j.id = any($1) and j.state = 'pending' and l.is_open
             "#,
             jobs,
-            count_max + 1,
-            &served_providers()
+            count_max + 1
         )
         .fetch_all(&self.pool)
         .await?;
@@ -172,6 +173,7 @@ impl Store {
                     max_concurrency: row.max_concurrency,
                     run_active: row.run_active,
                     has_node: row.has_node,
+                    is_served: row.is_served,
                     ahead: row.higher + row.earlier.min(count_max),
                     ahead_is_capped: row.earlier > count_max,
                 })

@@ -137,7 +137,7 @@ async fn a_known_provider_that_no_node_serves_waits_and_says_so_and_holds_nobody
         );
         assert_eq!(
             job["waitingBecause"],
-            "No node that can run probe:scenario for the model \"openai/gpt\" is alive."
+            "No node that can run probe:scenario for the model \"openai/gpt\" is alive: set OPENAI_API_KEY in the environment of one."
         );
     }
     cluster.stop().await;

@@ -67,7 +67,13 @@ async fn nodes_that_come_stop_go_and_die_are_on_record() {
     let mut cluster = Cluster::api_only(&[]).await;
     let store = Store::new(cluster.db.clone());
     let id = ids::new_id();
-    let node = NewNode { id, name: "test:1".into(), version: "0".into(), executes: true };
+    let node = NewNode {
+        id,
+        name: "test:1".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_millis(1)).await.unwrap();
     let definition = cluster.definition(2).await;
     cluster.run(&definition, &["mock/echo"], json!({})).await;

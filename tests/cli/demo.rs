@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::process::{Home, Output, Running, finish, with_password};
 use crate::support::postgres::empty_database;
+use crate::support::stub::Stub;
 
 #[track_caller]
 fn shows_results(output: Output) {
@@ -76,4 +77,36 @@ async fn without_its_python_one_line_says_what_to_do() {
     let refusal = output.refusal();
     assert!(refusal.contains("RUNLANE_PYTHON") && refusal.contains("make python"), "{refusal}");
     home.is_quiet();
+}
+
+#[tokio::test]
+async fn it_asks_the_models_that_are_named_and_says_what_they_lack() {
+    let home = Home::new();
+    let stub = Stub::start();
+    let mut command = home.runlane(&["demo"]);
+    command
+        .env("MODELS", "openai/rater;spread=1, anthropic/rater;spread=1")
+        .env("OPENAI_API_KEY", "sk-the-demos-own")
+        .env("OPENAI_BASE_URL", stub.url())
+        .env("ANTHROPIC_API_KEY", "sk-ant-the-demos-own")
+        .env("ANTHROPIC_BASE_URL", stub.root());
+    let output = finish(command).await.ok();
+    for part in
+        ["160 probes over 2 models", "160 of 160 probes completed.", "openai/rater", "anthropic/rater"]
+    {
+        assert!(output.stdout.contains(part), "{part} is missing: {output:#?}");
+    }
+    assert!(!output.stdout.contains("mock") && !output.stdout.contains("own"), "{output:#?}");
+    let seen = stub.stats().await;
+    assert_eq!((seen.keys["sk-the-demos-own"], seen.keys["sk-ant-the-demos-own"]), (80, 80));
+    for (models, says) in [
+        ("mistral/large", "mistral/large cannot be called: set MISTRAL_API_KEY"),
+        ("nobody/x", "unknown provider"),
+    ] {
+        let mut command = home.runlane(&["demo"]);
+        command.env("MODELS", models);
+        let output = finish(command).await;
+        let refusal = output.refusal();
+        assert!(refusal.contains("MODELS") && refusal.contains(says), "{refusal}");
+    }
 }

@@ -18,13 +18,19 @@ fn findings<'r>(report: &'r Value, check: &str) -> Vec<(&'r str, &'r str)> {
 async fn the_doctor_finds_what_is_wrong_and_fails_for_errors_only() {
     let home = Home::new();
     let url = fresh_database().await;
-    let output = finish(home.configured(&["doctor", "--json"], &url)).await;
+    let mut command = home.configured(&["doctor", "--json"], &url);
+    command.env("OPENAI_API_KEY", "sk-never-to-be-shown");
+    let output = finish(command).await;
+    assert!(!output.stdout.contains("never-to-be-shown"), "{output:#?}");
     assert!(output.status.success(), "what was accepted is a warning: {output:#?}");
     let report: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(report["ok"], true, "{report:#}");
     for check in ["settings", "database", "connections", "clock", "schema", "queue", "workers"] {
         assert!(matches!(findings(&report, check)[..], [("ok", _)]), "{check}: {report:#}");
     }
+    let [("ok", providers)] = findings(&report, "providers")[..] else { panic!("{report:#}") };
+    assert!(providers.starts_with("served: mock, openai; not served"), "{providers}");
+    assert!(providers.contains("anthropic (ANTHROPIC_API_KEY)"), "{providers}");
     assert!(matches!(findings(&report, "durability")[..], [("warning", m)] if m.contains("fsync = off")));
     let failover = findings(&report, "failover");
     assert!(matches!(failover[..], [("warning", m)] if m.contains("failover without loss needs one")));

@@ -25,7 +25,7 @@ async fn a_worker_that_answers_the_overrun_keeps_running_and_the_job_is_timed_ou
     };
     let Outcome::Failed(error) = &finished.outcome else { panic!("{finished:?}") };
     assert_eq!((error.code, error.retryable), (ErrorCode::Timeout, true));
-    assert!(error.usage.is_some(), "what was used is told");
+    assert!(error.spent.usage.is_some(), "what was used is told");
     let (third, other) =
         tokio::join!(run(&executor, job(3, &json!({ "act": "barrier", "n": 2, "then": "ok" }))), other);
     assert!(completed(&third) && completed(&other));

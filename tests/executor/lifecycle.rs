@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use runlane::domain::JobKind;
-use runlane::executor::{Executor, Finished, Outcome, Settings, Stop, StopReason};
+use runlane::executor::{Executor, Finished, Outcome, Settings, Spent, Stop, StopReason};
 use serde_json::json;
 
 use super::support::*;
@@ -125,7 +125,7 @@ async fn shutdown_releases_what_runs_refuses_what_comes_and_leaves_no_process() 
         told(&mut fifo.open().await).await;
         bounded(executor.shutdown()).await;
     });
-    assert!(matches!(held.outcome, Outcome::Released { usage: Some(_) }), "{held:?}");
+    assert!(matches!(held.outcome, Outcome::Released { spent: Spent { usage: Some(_), .. } }), "{held:?}");
     assert!(matches!(alone.outcome, Outcome::Released { .. }), "{alone:?}");
     let late = run(&executor, job(3, &json!({ "act": "ok" }))).await;
     assert!(matches!(late.outcome, Outcome::Released { .. }), "{late:?}");
@@ -149,7 +149,10 @@ async fn a_node_can_let_go_of_everything_at_once_and_go_on() {
     });
     assert!(elapsed < BOUND, "{elapsed:?}");
     for finished in [&warm, &alone] {
-        assert!(matches!(finished.outcome, Outcome::Released { usage: None }), "{finished:?}");
+        assert!(
+            matches!(finished.outcome, Outcome::Released { spent: Spent { usage: None, .. } }),
+            "{finished:?}"
+        );
         assert_gone(finished.worker_pid.unwrap());
     }
     assert!(completed(&run(&executor, job(3, &json!({ "act": "ok" }))).await));

@@ -1,7 +1,7 @@
 //! Cancel and release, answered and not.
 
 use runlane::domain::ErrorCode;
-use runlane::executor::{Executor, Finished, Job, Outcome, Settings, Stop, StopReason};
+use runlane::executor::{Executor, Finished, Job, Outcome, Settings, Spent, Stop, StopReason};
 use serde_json::json;
 
 use super::support::*;
@@ -30,10 +30,16 @@ async fn an_answered_cancel_ends_the_job_and_not_the_worker() {
     let executor = Executor::new(settings("serve"));
     warmed(&executor).await;
     let cancelled = stopped(&executor, job(1, &json!({ "act": "hold" })), StopReason::Cancel).await;
-    let Outcome::Cancelled { usage: Some(usage) } = &cancelled.outcome else { panic!("{cancelled:?}") };
+    let Outcome::Cancelled { spent: Spent { usage: Some(usage), cost_usd } } = &cancelled.outcome else {
+        panic!("{cancelled:?}")
+    };
     assert!(usage.get().contains("\"input\": 5"));
+    assert_eq!(cost_usd.unwrap().to_string(), "0.0125");
     let released = stopped(&executor, job(2, &json!({ "act": "hold" })), StopReason::Release).await;
-    assert!(matches!(released.outcome, Outcome::Released { usage: Some(_) }), "{released:?}");
+    assert!(
+        matches!(released.outcome, Outcome::Released { spent: Spent { usage: Some(_), cost_usd: Some(_) } }),
+        "{released:?}"
+    );
     assert_eq!(executor.snapshot().starts, 1);
     finish(&executor, []).await;
 }
@@ -64,10 +70,16 @@ async fn an_ignored_cancel_ends_the_process_and_leaves_its_neighbours_unsuspecte
         let (deaf, neighbours) = tokio::join!(biased; stopped(&executor, deaf, reason), neighbours);
         match reason {
             StopReason::Cancel => {
-                assert!(matches!(deaf.outcome, Outcome::Cancelled { usage: None }), "{deaf:?}")
+                assert!(
+                    matches!(deaf.outcome, Outcome::Cancelled { spent: Spent { usage: None, .. } }),
+                    "{deaf:?}"
+                )
             }
             StopReason::Release => {
-                assert!(matches!(deaf.outcome, Outcome::Released { usage: None }), "{deaf:?}")
+                assert!(
+                    matches!(deaf.outcome, Outcome::Released { spent: Spent { usage: None, .. } }),
+                    "{deaf:?}"
+                )
             }
         }
         for finished in &neighbours {

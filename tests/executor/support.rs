@@ -1,5 +1,6 @@
 //! What the executor's tests share: real Python processes that follow each job's script.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -44,6 +45,7 @@ pub fn settings(mode: &str) -> Settings {
         ],
         serve_arguments: vec!["--serve".into()],
         environment: vec![("PATH".into(), std::env::var_os("PATH").expect("PATH is set"))],
+        providers: BTreeMap::new(),
         secrets: Vec::new(),
         warm_workers: 1,
         one_shot_workers: 4,
@@ -79,6 +81,7 @@ pub fn kind_job(kind: JobKind, number: i64, act: &Value) -> Job {
     Job {
         claim: Claim { job_id: number, number: 1 },
         kind,
+        provider: None,
         request: request.to_string().into_bytes(),
         job_id,
         deadline: BOUND * 10,

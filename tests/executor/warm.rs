@@ -59,7 +59,7 @@ async fn an_error_is_told_as_the_worker_said_it() {
         assert_eq!(error.retry_after.unwrap().as_millis(), 1500);
         assert_eq!((error.http_status, error.retryable), (Some(429), false));
         assert_eq!(error.detail, Some(json!({ "limit": "rpm" })));
-        assert_eq!(error.usage.as_ref().unwrap().get(), r#"{"input": 5, "output": 0}"#);
+        assert_eq!(error.spent.usage.as_ref().unwrap().get(), r#"{"input": 5, "output": 0}"#);
     }
     let cheat = run(&executor, job(3, &json!({ "act": "error", "code": "worker_crash" }))).await;
     assert!(matches!(&cheat.outcome, Outcome::Failed(e) if e.code == ErrorCode::Unknown), "{cheat:?}");

@@ -15,7 +15,13 @@ use crate::support::postgres::{scratch, settings_in};
 /// A node whose lease has run out.
 async fn dead_node(store: &Store) -> Uuid {
     let id = ids::new_id();
-    let node = NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+    let node = NewNode {
+        id,
+        name: "test".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::ZERO).await.unwrap();
     id
 }

@@ -47,7 +47,13 @@ async fn a_drain_begins_when_the_claim_that_is_on_its_way_has_committed() {
     cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
     let store = runlane::store::Store::new(cluster.db.clone());
     let id = runlane::domain::ids::new_id();
-    let node = runlane::store::NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+    let node = runlane::store::NewNode {
+        id,
+        name: "test".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_secs(600)).await.unwrap();
     let mut claim = cluster.db.begin().await.unwrap();
     let claimed = sqlx::query("select from claim_jobs($1, array['probe:scenario']::job_kind[], array[1])")
@@ -75,7 +81,13 @@ async fn renewals_stay_within_their_page() {
     let pool = sqlx::PgPool::connect(&cluster.url).await.unwrap();
     let store = runlane::store::Store::new(pool.clone());
     let id = runlane::domain::ids::new_id();
-    let node = runlane::store::NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+    let node = runlane::store::NewNode {
+        id,
+        name: "test".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_secs(600)).await.unwrap();
     for _ in 0..200 {
         store.renew_lease(id, Duration::from_secs(600)).await.unwrap();

@@ -14,7 +14,13 @@ use crate::support::app::Cluster;
 
 async fn register(store: &Store) -> Uuid {
     let id = runlane::domain::ids::new_id();
-    let node = NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+    let node = NewNode {
+        id,
+        name: "test".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_secs(600)).await.unwrap();
     id
 }
@@ -28,6 +34,7 @@ fn released(claim: Claim) -> AttemptEnd {
         error: None,
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: None,
         suspect: false,
         alone: false,

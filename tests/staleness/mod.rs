@@ -19,7 +19,13 @@ use crate::support::app::Cluster;
 /// A node with a lease.
 pub async fn register(store: &Store) -> Uuid {
     let id = runlane::domain::ids::new_id();
-    let node = NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+    let node = NewNode {
+        id,
+        name: "test".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_secs(600)).await.unwrap();
     id
 }

@@ -36,7 +36,13 @@ impl Direct {
     /// Registers a node with a lease of ten minutes.
     pub async fn node(&self) -> Uuid {
         let id = ids::new_id();
-        let node = NewNode { id, name: "test".into(), version: "0".into(), executes: true };
+        let node = NewNode {
+            id,
+            name: "test".into(),
+            version: "0".into(),
+            executes: true,
+            providers: vec!["mock".into()],
+        };
         self.store.register_node(&node, Duration::from_secs(600)).await.unwrap();
         id
     }
@@ -150,6 +156,7 @@ pub fn end(claim: Claim, kind: JobKind, outcome: AttemptOutcome) -> AttemptEnd {
         },
         stderr_tail: None,
         usage: None,
+        cost_usd: None,
         result: (outcome == AttemptOutcome::Completed)
             .then(|| RawValue::from_string(result.to_string()).expect("it is JSON")),
         suspect: false,

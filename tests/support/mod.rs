@@ -7,3 +7,4 @@ pub mod pages;
 pub mod postgres;
 pub mod proxy;
 pub mod shell;
+pub mod stub;

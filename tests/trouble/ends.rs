@@ -133,7 +133,13 @@ async fn a_rescue_whose_answer_is_lost_happens_once() {
     // again in the same breath.
     let store = Store::new(cluster.db.clone());
     let dead = runlane::domain::ids::new_id();
-    let node = NewNode { id: dead, name: "dead".into(), version: "0".into(), executes: true };
+    let node = NewNode {
+        id: dead,
+        name: "dead".into(),
+        version: "0".into(),
+        executes: true,
+        providers: vec!["mock".into()],
+    };
     store.register_node(&node, Duration::from_secs(1)).await.unwrap();
     sqlx::query("update queue_state set is_paused = false, paused_at = null, paused_by = null")
         .execute(&cluster.db)

@@ -32,6 +32,7 @@ class JobError(Exception):
         http_status: The provider's HTTP status.
         detail: Anything further that helps.
         usage: Tokens that were used nevertheless.
+        cost_usd: What they cost, as a decimal string; None when no price is known.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class JobError(Exception):
         http_status: int | None = None,
         detail: dict[str, Any] | str | None = None,
         usage: dict[str, int] | None = None,
+        cost_usd: str | None = None,
     ) -> None:
         if code not in RETRYABLE:
             raise ValueError(f"{code!r} is no error code of the protocol")
@@ -53,6 +55,7 @@ class JobError(Exception):
         self.http_status = http_status
         self.detail = detail
         self.usage = usage
+        self.cost_usd = cost_usd
 
 
 class ProtocolError(Exception):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import monotonic
 
 from . import providers
 from .errors import JobError
 from .job import Probe
-from .pricing import PARTS, Usage, add, cost
+from .pricing import Meter
 from .protocol import Message
 from .providers import ChatMessage, Context, Request
 from .scoring import score
@@ -19,18 +19,19 @@ Progress = Callable[[int, int, str], None]
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def run(job: Probe, progress: Progress) -> Message:
+async def run(job: Probe, progress: Progress, meter: Meter) -> Message:
     """Asks the prompt and each follow-up in turn and returns the transcript.
 
+    What each call used is taken down on the meter, also where a later one fails or the job is stopped.
+
     Raises:
-        JobError: The provider is unknown or a call failed; it carries what the calls before it used.
+        JobError: The provider is unknown or a call failed.
     """
     provider = providers.get(job.provider)
     messages = [ChatMessage("system", job.preamble)] if job.preamble else []
-    used: Usage = dict.fromkeys(PARTS, 0)
     turns: list[Message] = []
     model_version: str | None = None
     total = len(job.prompts)
@@ -42,15 +43,11 @@ async def run(job: Probe, progress: Progress) -> Message:
             job.model_id, job.model_name, list(messages), job.temperature, job.max_tokens, job.seed, context
         )
         begun = monotonic()
-        try:
-            answer = await provider.complete(request)
-        except JobError as failure:
-            failure.usage = _spent(used, failure.usage)
-            raise
+        answer = await provider.complete(request)
         latency_ms = round((monotonic() - begun) * 1000)
-        used = answer.usage if n == 1 else add(used, answer.usage)
-        if not answer.text:
-            raise JobError("invalid_response", f"the answer to turn {n} was empty ({answer.finish_reason})", usage=used)
+        usage = meter.take(answer.usage)
+        if not answer.text.strip():
+            raise JobError("invalid_response", f"the answer to turn {n} was empty ({answer.finish_reason})")
         messages.append(ChatMessage("assistant", answer.text))
         model_version = answer.model_version
         turns.append(
@@ -60,25 +57,20 @@ async def run(job: Probe, progress: Progress) -> Message:
                 "prompt": prompt,
                 "response": answer.text,
                 "finishReason": answer.finish_reason,
-                "usage": answer.usage,
+                "usage": usage,
                 "latencyMs": latency_ms,
+                "requestId": answer.request_id,
+                "modelVersion": answer.model_version,
             }
         )
         if total > 1:
             progress(n, total, "turns answered")
     return {
         "turns": turns,
-        "usage": used,
+        "usage": meter.used,
         "modelVersion": model_version,
         "score": score(turns[-1]["response"], *job.scoring) if job.scoring else None,
-        "costUsd": cost(used, job.prices),
+        "costUsd": meter.cost(),
         "startedAt": started_at,
         "completedAt": _now(),
     }
-
-
-def _spent(before: Usage, last: Usage | None) -> Usage | None:
-    """What a failed conversation used; None when nothing is known to have been used."""
-    if last is not None:
-        return add(before, last)
-    return before if any(before.values()) else None

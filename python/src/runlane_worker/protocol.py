@@ -107,4 +107,5 @@ def error(job_id: str, failure: JobError) -> Message:
             "detail": failure.detail,
         },
         "usage": failure.usage,
+        "costUsd": failure.cost_usd,
     }

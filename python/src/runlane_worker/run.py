@@ -10,6 +10,7 @@ from collections.abc import Callable
 from . import probe, protocol
 from .errors import JobError
 from .job import Analyze, Head, Probe
+from .pricing import Meter
 from .protocol import Message
 from .steps import Steps
 
@@ -39,6 +40,7 @@ class Running:
         self._task: asyncio.Task[Message] | None = None
         self._steps: Steps[Message] | None = None
         self._timer: asyncio.TimerHandle
+        self._meter = Meter(job.prices if isinstance(job, Probe) else None)
 
     def cancel(self) -> None:
         """Ends the job with ``cancelled``, unless its result is already there."""
@@ -66,7 +68,10 @@ class Running:
                 self._task.cancel()
 
     def _ended_early(self) -> Message | None:
-        return None if self._reason is None else protocol.error(self.job.job_id, self._reason)
+        return None if self._reason is None else self._error(self._reason)
+
+    def _error(self, failure: JobError) -> Message:
+        return protocol.error(self.job.job_id, self._meter.bill(failure))
 
     async def run(self) -> Message:
         """Does the job and returns its terminal event. Must be a task of its own: ending the job cancels it."""
@@ -89,16 +94,16 @@ class Running:
                 raise
             return early
         except JobError as failure:
-            return protocol.error(self.job.job_id, failure)
+            return self._error(failure)
         except Exception as error:  # noqa: BLE001 # whatever it is, the job ends with an event
-            return protocol.error(self.job.job_id, unexpected(error))
+            return self._error(unexpected(error))
         finally:
             self._timer.cancel()
 
     async def _work(self) -> Message:
         job = self.job
         if isinstance(job, Probe):
-            self._steps = Steps(probe.run(job, self._progress), asyncio.get_running_loop().time)
+            self._steps = Steps(probe.run(job, self._progress, self._meter), asyncio.get_running_loop().time)
             return protocol.result(job.job_id, "transcript", await self._steps)
         return protocol.result(job.job_id, "analysis", await self._analyze(job))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 
 from . import protocol, providers
@@ -215,11 +216,22 @@ async def _main(channels: Channels) -> int:
     else:
         try:
             await asyncio.wait_for(server.drained(), 1)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             print("runlane_worker: the last messages were not read", file=sys.stderr)
     sys.stderr.flush()
     # What still runs belongs to a node that is gone; neither threads nor clients may hold up the end.
     os._exit(status)
+
+
+def _prepare() -> None:
+    """Imports the client of the provider that the node will ask for, before a job's deadline runs.
+
+    A client that cannot be imported ends the worker: no job could be done in it.
+    """
+    if name := os.environ.get("WORKER_PROVIDER"):
+        # What it lacks is told to each job.
+        with suppress(JobError):
+            providers.get(name)
 
 
 def main(channels: Channels) -> int:
@@ -227,4 +239,5 @@ def main(channels: Channels) -> int:
 
     The exit status is 0 after a shutdown or the end of stdin, 2 after input that is no message, 1 when stdout broke.
     """
+    _prepare()
     return asyncio.run(_main(channels))

@@ -37,6 +37,7 @@ const ANALYSES: &str = "query($id: ID!) { run(id: $id) {
 /// # Errors
 /// What went wrong, for people.
 pub async fn run(mut config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
+    let models = study::models(config.demo_models.as_deref(), &config.providers)?;
     let playground = format!("http://{}/graphql", config.listen);
     // Any free port: the demo must not mind what else serves here.
     config.listen.set_port(0);
@@ -45,22 +46,24 @@ pub async fn run(mut config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()
         Some(_) => println!("Starting a node on the database of DATABASE_URL …"),
         None => println!("Starting a private PostgreSQL and a node in {} …", config.data_dir.display()),
     }
+    let mocks = models.iter().all(|model| model.starts_with("mock/"));
     let local = Local::start(config, Arc::clone(&clock)).await?;
     println!("Ready after {}.\n", seconds(began));
     let result = tokio::select! {
-        result = study(&local, clock) => result,
+        result = study(&local, clock, &models) => result,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; what was finished is kept")),
     };
     local.stop().await?;
     result?;
     println!(
         "
-The demo took {}. It used mock models, which need no network.
+The demo took {}.{}
 
 `make dev` keeps serving, with GraphiQL, the playground, at
   {playground}
 quickstart.md goes on from there.",
-        seconds(began)
+        seconds(began),
+        if mocks { " It used mock models, which need no network." } else { "" }
     );
     Ok(())
 }
@@ -69,7 +72,7 @@ fn seconds(since: Instant) -> String {
     format!("{:.1} s", since.elapsed().as_secs_f64())
 }
 
-async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
+async fn study(local: &Local, clock: Arc<dyn Clock>, models: &[String]) -> anyhow::Result<()> {
     let address = local.app.address.context("the node serves")?;
     let token = authority(&local.config, clock)?.issue("demo", Role::User, TOKEN_TTL)?;
     let client = Client::new(address, token);
@@ -82,14 +85,9 @@ async fn study(local: &Local, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
         definition["version"],
         definition["scenarioCount"]
     );
-    let run = client.ask(START, json!({ "input": study::run(&definition["id"]) })).await?;
+    let run = client.ask(START, json!({ "input": study::run(&definition["id"], models) })).await?;
     let run = &run["startRun"];
-    println!(
-        "Run {}: {} probes over {} models.\n",
-        text(&run["id"]),
-        run["progress"]["total"],
-        study::MODELS.len()
-    );
+    println!("Run {}: {} probes over {} models.\n", text(&run["id"]), run["progress"]["total"], models.len());
 
     watch(&client, &run["id"]).await?;
     let basic = analysis(&client, &run["id"], "BASIC").await?;

@@ -8,6 +8,7 @@ use super::report::Report;
 use crate::config::Config;
 use crate::domain::JobKind;
 use crate::domain::job::Claim;
+use crate::domain::provider::PROVIDERS;
 use crate::executor::{Executor, Job, Outcome, Settings, Stop};
 
 /// Less room than this for the embedded PostgreSQL needs somebody.
@@ -27,6 +28,22 @@ pub fn settings(config: &Config, report: &mut Report) {
     } else {
         report.ok("settings", "can be used");
     }
+}
+
+/// Which models this process's workers can call; no key is shown.
+pub fn providers(config: &Config, report: &mut Report) {
+    let served = config.providers.names();
+    let lacking: Vec<String> = PROVIDERS
+        .iter()
+        .filter(|p| !served.iter().any(|name| name == p.name))
+        .filter_map(|p| Some(format!("{} ({})", p.name, p.access.as_ref()?.needed())))
+        .collect();
+    let mut message = format!("served: {}", served.join(", "));
+    if !lacking.is_empty() {
+        message.push_str("; not served, for want of the variable: ");
+        message.push_str(&lacking.join(", "));
+    }
+    report.ok("providers", message);
 }
 
 /// The room for the embedded PostgreSQL, where that is what would be used.
@@ -66,6 +83,7 @@ pub async fn workers(config: &Config, report: &mut Report) {
     let job = Job {
         claim: Claim { job_id: 0, number: 1 },
         kind: JobKind::ProbeScenario,
+        provider: None,
         request: request.to_string().into_bytes(),
         job_id: "doctor".to_owned(),
         deadline: PROBE_MAX,

@@ -31,6 +31,7 @@ pub async fn run(
     match config {
         Ok(config) => {
             machine::settings(&config, &mut report);
+            machine::providers(&config, &mut report);
             database::examine(&config, clock.as_ref(), &mut report).await;
             machine::disk(&config, &mut report);
             machine::workers(&config, &mut report).await;

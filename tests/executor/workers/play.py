@@ -35,7 +35,7 @@ def result(job, response="ok"):
 
 def error(job, code, **more):
     body = {"code": code, "message": f"told to say {code}", "retryable": False, **more}
-    send({"type": "error", "jobId": job["jobId"], "error": body, "usage": {"input": 5, "output": 0}})
+    send({"type": "error", "jobId": job["jobId"], "error": body, "usage": {"input": 5, "output": 0}, "costUsd": "0.0125"})
 
 
 def tell(path):

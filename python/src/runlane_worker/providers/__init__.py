@@ -5,11 +5,12 @@ A provider is imported when the first job names it, so that a worker starts fast
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import JobError
 from ..pricing import Usage
+from . import hosted
 
 
 class ChatMessage(NamedTuple):
@@ -49,8 +50,12 @@ class Completion(NamedTuple):
 
     text: str
     finish_reason: str
-    usage: Usage
+    """``stop``, ``length``, or the provider's own word."""
+    usage: Usage | None
+    """None when the provider did not say."""
     model_version: str | None
+    request_id: str | None = None
+    """The provider's name for this answer."""
 
 
 class Provider(Protocol):
@@ -60,17 +65,23 @@ class Provider(Protocol):
         """Answers a conversation. It is cancelled when the job is, or when its deadline has passed.
 
         Raises:
-            JobError: With the protocol's code for what went wrong. Clients must not retry by themselves: retries are
-                counted and spaced by the node.
+            JobError: With the protocol's code for what went wrong, and the tokens that were used nevertheless. Clients
+                must not retry by themselves: retries are counted and spaced by the node.
         """
 
 
-_FACTORIES = {"mock": "runlane_worker.providers.mock:Mock"}
+def _mock() -> Provider:
+    from . import mock
+
+    return mock.Mock()
+
+
+_FACTORIES: dict[str, Callable[[], Provider]] = {"mock": _mock, **hosted.FACTORIES}
 _made: dict[str, Provider] = {}
 
 
 def names() -> list[str]:
-    """The providers that this worker serves."""
+    """The providers that this worker has."""
     return list(_FACTORIES)
 
 
@@ -78,12 +89,11 @@ def get(name: str) -> Provider:
     """The provider of that name, made at its first use.
 
     Raises:
-        JobError: ``not_found`` when there is none.
+        JobError: ``not_found`` when there is none, ``auth`` when it lacks its key or its base URL.
     """
     provider = _made.get(name)
     if provider is None:
         if name not in _FACTORIES:
-            raise JobError("not_found", f"this worker has no provider {name!r}; it serves {', '.join(_FACTORIES)}")
-        module, _, factory = _FACTORIES[name].partition(":")
-        provider = _made[name] = getattr(import_module(module), factory)()
+            raise JobError("not_found", f"this worker has no provider {name!r}; it has {', '.join(_FACTORIES)}")
+        provider = _made[name] = _FACTORIES[name]()
     return provider
