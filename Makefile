@@ -68,9 +68,11 @@ chaos: tools-cargo console python ## Break everything on purpose, long (hours); 
 
 bench: tools-cargo console python ## Measure (about ten minutes on an idle machine); prints one line a goal.
 	$(CARGO) bench --locked --bench queue
+	$(VENV)/bin/python python/benches/analysis.py
 
 bench-short: tools-cargo console python ## See that the benches still run; the figures mean nothing.
 	BENCH_SCALE=short $(CARGO) bench --profile dev --locked --bench queue
+	$(VENV)/bin/python python/benches/analysis.py 200 3
 
 coverage: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
 	tests/coverage.sh

@@ -13,7 +13,7 @@ use crate::executor::Job;
 /// The significance level of an analysis's intervals.
 const ALPHA: f64 = 0.05;
 /// The resamples of an analysis's bootstrap.
-const BOOTSTRAP: u32 = 2_000;
+const BOOTSTRAP: u32 = 10_000;
 
 /// A job cannot be put into words: its rows do not fit its kind.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from .steps import Steps
 
 LATE_S = 0.05
 """A timer that fires later than this was held up by somebody's code. What is shorter costs no job its deadline."""
+
+_THREADED = ("OPENBLAS", "OMP", "MKL")
 
 Send = Callable[[Message], None]
 """Sends a message; may be called on the event loop's thread only."""
@@ -116,7 +119,11 @@ class Running:
 
         def work() -> None:
             try:
-                # numpy and scipy take most of a second to import: only an analysis pays for them.
+                # numpy and scipy take most of a second to import: only an analysis pays for them. One thread: a result
+                # then does not depend on the number of cores, and the buffers that are kept for each of them stay
+                # within the memory that a worker may use.
+                for library in _THREADED:
+                    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
                 from . import analysis
 
                 value = analysis.run(job, step)
