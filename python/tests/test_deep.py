@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runlane_worker import analysis
+from runlane_worker import analysis, code
 from runlane_worker.job import Analyze, parse
 from runlane_worker.protocol import Message
-from support import analyze, check, loads, one_shot_raw, record, validate
+from support import analyze, check, loads, one_shot, one_shot_raw, record, validate
 
 
 def deep(records: list[Message], **options: Any) -> Message:
@@ -123,6 +123,15 @@ def test_the_forest_finds_the_odd_scenario_and_repeats_with_its_seed() -> None:
     assert found != deep(records, seed=4)["isolation"]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_loadings_that_tie_have_the_first_positive(seed: int) -> None:
+    # Equal variances: the components are (1, 1)/√2 and (1, −1)/√2, equal but for the last bits.
+    a, b = np.random.default_rng(seed).normal(size=(2, 12))
+    scores = np.array([np.concatenate([a, b]), np.concatenate([b, a])]) * 1.1
+    for component in deep(of(*scores.tolist()))["pca"]["components"]:
+        assert component["loadings"][0] == pytest.approx(0.5**0.5)
+
+
 def test_a_wide_scale_draws_scenarios_for_alpha_and_says_so() -> None:
     rng = np.random.default_rng(6)
     scores = rng.integers(0, 101, (1_500, 2))
@@ -151,3 +160,18 @@ def test_a_larger_run_through_a_real_worker_has_every_part(kind: str) -> None:
     assert found["coverage"]["used"] == 4_800
     assert all(found[part] for part in found if part != "warnings")
     assert len(found["comparisons" if kind == "deep" else "winRates"]) == 15
+
+
+@pytest.mark.parametrize("kind", ["basic", "deep"])
+def test_what_the_same_code_computed_before_is_unchanged(kind: str) -> None:
+    job = analyze(kind, [record("s1", "m/a", 1)])
+    first = one_shot(job)["analysis"]["methods"]["code"]
+    assert one_shot({**job, "previousCode": first}) == {"v": 1, "type": "result", "jobId": "a1", "unchanged": True}
+    assert one_shot({**job, "previousCode": "f" * 64})["analysis"]["methods"]["code"] == first
+
+
+def test_another_library_is_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = code.of("analyze:basic")
+    assert first != code.of("analyze:deep")
+    monkeypatch.setattr(code, "versions", lambda _kind: {"numpy": "3"})
+    assert code.of("analyze:basic") != first

@@ -117,6 +117,7 @@ def test_krippendorffs_alpha_has_the_published_values() -> None:
     ).T
     for level, expected in [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]:
         assert krippendorff_alpha(units, level) == pytest.approx(expected, abs=5e-4)
+    assert krippendorff_alpha(units) == krippendorff_alpha(units, "ordinal")
     assert krippendorff_alpha(np.ones((5, 2))) is None
     assert krippendorff_alpha(np.array([[1, gap], [gap, 2]])) is None
 

@@ -226,10 +226,16 @@ begin
         select f.run_id, f.kind, f.id, f.result, f.result -> 'coverage',
                array(select jsonb_array_elements_text(f.result -> 'warnings')), v_now
           from fenced f
-         where f.state = 'completed' and f.kind <> 'probe:scenario'
+         where f.state = 'completed' and f.kind <> 'probe:scenario' and f.result is distinct from '{"unchanged": true}'
         on conflict (run_id, kind) do update
            set job_id = excluded.job_id, result = excluded.result, coverage = excluded.coverage,
-               warnings = excluded.warnings, computed_at = excluded.computed_at
+               warnings = excluded.warnings, computed_at = excluded.computed_at, cached_from = null
+    ), confirmed as (
+        update analysis a
+           set job_id = f.id, cached_from = coalesce(a.cached_from, a.computed_at), computed_at = v_now
+          from fenced f
+         where a.run_id = f.run_id and a.kind = f.kind
+           and f.state = 'completed' and f.kind <> 'probe:scenario' and f.result = '{"unchanged": true}'
     ), counted as (
         select f.lane_id, count(*)::int as n,
                count(*) filter (where f.state = 'pending')::int as pending,

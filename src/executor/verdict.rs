@@ -52,13 +52,12 @@ pub(super) struct Asked {
 pub(super) fn answered(
     settings: &Settings,
     kind: JobKind,
+    may_be_unchanged: bool,
     asked: Asked,
     body: &Body<'_>,
 ) -> Result<Outcome, String> {
     match *body {
-        Body::Result { transcript, analysis } => {
-            payload::result(kind, transcript, analysis).map(Outcome::Completed)
-        }
+        Body::Result(body) => payload::result(kind, may_be_unchanged, body).map(Outcome::Completed),
         Body::Error { error, usage } => {
             let text = error.map(|raw| settings.redact(raw.get()));
             let body = payload::error(text.as_deref(), usage)?;

@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from . import probe, protocol
+from . import code, probe, protocol
 from .errors import JobError
 from .job import Analyze, Head, Probe
 from .protocol import Message
@@ -103,6 +103,8 @@ class Running:
         if isinstance(job, Probe):
             self._steps = Steps(probe.run(job, self._progress), asyncio.get_running_loop().time)
             return protocol.result(job.job_id, "transcript", await self._steps)
+        if job.previous_code == code.of(job.kind):
+            return protocol.unchanged(job.job_id)
         return protocol.result(job.job_id, "analysis", await self._analyze(job))
 
     def _progress(self, done: int, total: int, message: str) -> None:

@@ -9,11 +9,9 @@ formulas and their sources.
 from __future__ import annotations
 
 import importlib
-import platform
 from collections.abc import Callable
-from importlib import metadata
 
-from .. import WORKER
+from .. import WORKER, code
 from ..job import Analyze
 from ..protocol import Message
 from .records import Table
@@ -45,8 +43,8 @@ def run(job: Analyze, step: Step) -> Message:
         "warnings": list(dict.fromkeys(warnings)),
         "methods": {
             "worker": WORKER,
-            "versions": {"python": platform.python_version()}
-            | {library: metadata.version(library) for library in module.LIBRARIES},
+            "code": code.of(job.kind),
+            "versions": code.versions(job.kind),
             "seed": job.seed,
             "alpha": job.alpha,
             "bootstrap": job.bootstrap,

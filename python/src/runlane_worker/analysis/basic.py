@@ -15,9 +15,6 @@ from ..protocol import Message
 from .records import Floats, Record, Table
 from .stats import bootstrap_interval, t_interval, wilson
 
-LIBRARIES = ("numpy", "scipy")
-"""What computes it."""
-
 METHODS = {
     "mean": "mean over scenarios; one that a model scored several times counts once, with the mean of its scores",
     "interval": "Student's t interval of the mean over scenarios at 1 − alpha; null below two scored scenarios or "

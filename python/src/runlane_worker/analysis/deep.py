@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from . import agreement, comparison, effects, structure
 
-LIBRARIES = ("numpy", "scipy", "statsmodels", "scikit-learn", "krippendorff")
-"""What computes it."""
-
 METHODS = agreement.METHODS | comparison.METHODS | effects.METHODS | structure.METHODS
 """How the numbers come about."""
 
