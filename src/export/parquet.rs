@@ -198,9 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_rows_can_be_read() {
+    fn a_file_without_rows_can_be_read_and_says_its_types() {
         let mut out = Vec::new();
         Parquet::new(ExportSubject::Transcripts).unwrap().finish(&mut out).unwrap();
-        assert_eq!(read(out).metadata().file_metadata().num_rows(), 0);
+        let file = read(out);
+        let about = file.metadata().file_metadata();
+        assert_eq!(about.num_rows(), 0);
+        let types = about.schema_descr().columns().iter().map(|c| c.logical_type_ref().cloned());
+        let expected = ExportSubject::Transcripts.columns().iter().map(|(_, kind)| match kind {
+            CellType::Text => Some(LogicalType::String),
+            CellType::Json => Some(LogicalType::Json),
+            CellType::Integer => None,
+            CellType::Time => Some(LogicalType::timestamp(true, TimeUnit::MICROS)),
+        });
+        assert!(types.eq(expected));
     }
 }

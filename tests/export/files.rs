@@ -1,8 +1,11 @@
 //! What the files hold, and who may have them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use runlane::domain::Role;
+use runlane::config::Config;
+use runlane::domain::export::ExportSubject;
+use runlane::domain::{Requester, Role};
 use serde_json::{Value, json};
 
 use super::{ask, bytes, read_by_python};
@@ -148,7 +151,6 @@ async fn what_cannot_be_exported_is_said_before_anything_is_read() {
         ("what=jobs", "`what` must be transcripts (when left out) or scores"),
         ("format=csv&format=csv", "`format` is given twice"),
         ("model=x", "the parameters `what` and `format` only"),
-        ("what=%ff", "URL-encode it in UTF-8"),
     ] {
         let answer = ask(&cluster, "ada", Role::User, &run, query).await;
         assert_eq!(answer.status(), 400, "{query}");
@@ -161,5 +163,27 @@ async fn what_cannot_be_exported_is_said_before_anything_is_read() {
     let nothing = bytes(&cluster, &run, "format=csv").await;
     assert!(nothing.starts_with(b"jobId,") && nothing.iter().filter(|b| **b == b'\n').count() == 1);
     assert!(bytes(&cluster, &run, "").await.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_export_of_a_run_that_is_deleted_meanwhile_does_not_end_as_if_it_were_whole() {
+    let cluster = Cluster::with(&[SMALL_PAGES]).await;
+    let run = cluster.run(&cluster.definition(5).await, &["mock/rater"], json!({})).await;
+    cluster.until(&run, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
+    let config = Config::from_lookup(&|name| cluster.environment().get(name).cloned()).unwrap();
+    let service = runlane::app::service(&Arc::new(config)).await.unwrap();
+    let ada = Requester { subject: "ada".to_owned(), role: Role::User, request_id: String::new() };
+    let mut rows = service.export(&ada, &run, ExportSubject::Scores).await.unwrap();
+    assert_eq!(rows.next().await.unwrap().unwrap().len(), 3);
+    crate::control::support::did(&cluster, "deleteRun(id: $id)", &run).await;
+    let error = loop {
+        match rows.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended as if it were whole"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), "NOT_FOUND");
     cluster.stop().await;
 }

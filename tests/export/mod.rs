@@ -44,7 +44,8 @@ def plain(value):
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if hasattr(value, "isoformat"):
-        return value.isoformat()
+        # The file says UTC; this reader leaves the zone away.
+        return (value if value.tzinfo else value.tz_localize("UTC")).isoformat()
     return value
 print(json.dumps([{name: plain(value) for name, value in row.items()} for row in rows]))
 "#;
