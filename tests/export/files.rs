@@ -176,7 +176,8 @@ async fn the_export_of_a_run_that_is_deleted_meanwhile_does_not_end_as_if_it_wer
     let ada = Requester { subject: "ada".to_owned(), role: Role::User, request_id: String::new() };
     let mut rows = service.export(&ada, &run, ExportSubject::Scores).await.unwrap();
     assert_eq!(rows.next().await.unwrap().unwrap().len(), 3);
-    crate::control::support::did(&cluster, "deleteRun(id: $id)", &run).await;
+    let delete = "mutation($id: ID!) { deleteRun(id: $id) { id } }";
+    assert_eq!(cluster.user(delete, json!({ "id": run })).await.data()["deleteRun"]["id"], run.as_str());
     let error = loop {
         match rows.next().await {
             Ok(Some(_)) => {}
