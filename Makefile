@@ -25,7 +25,7 @@ test: lint test-rust test-python test-versions check-generated ## Everything.
 build: tools-cargo console
 	$(CARGO) build --locked
 
-test-rust: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
+test-rust: tools-cargo console python-dev tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
 	$(CARGO) test --locked --all-features --lib --bins
 	$(CARGO) test --locked --all-features --test integration -- --test-threads $(TEST_THREADS)
 	$(CARGO) test --locked --doc
@@ -33,7 +33,7 @@ test-rust: tools-cargo console python tests/graphql-http/node_modules/.ok tests/
 
 # The queue's heart on every supported PostgreSQL; the newest and the oldest differ most.
 VERSIONS ?= 15 18
-test-versions: tools-cargo tools-npm python
+test-versions: tools-cargo tools-npm python-dev
 	VERSIONS="$(VERSIONS)" tests/postgres-versions/run.sh $(CARGO) test --quiet --locked --all-features --test integration -- \
 	  --test-threads $(TEST_THREADS) queue::order queue::retries queue::completion control::guard embedded::crash
 
@@ -68,11 +68,13 @@ chaos: tools-cargo console python ## Break everything on purpose, long (hours); 
 
 bench: tools-cargo console python ## Measure (about ten minutes on an idle machine); prints one line a goal.
 	$(CARGO) bench --locked --bench queue
+	$(VENV)/bin/python python/benches/analysis.py
 
 bench-short: tools-cargo console python ## See that the benches still run; the figures mean nothing.
 	BENCH_SCALE=short $(CARGO) bench --profile dev --locked --bench queue
+	$(VENV)/bin/python python/benches/analysis.py 200 3
 
-coverage: tools-cargo console python tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
+coverage: tools-cargo console python-dev tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
 	tests/coverage.sh
 
 # --- what the targets need ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod executor;
+pub mod export;
 pub mod graphql;
 pub mod http;
 pub mod orchestrator;

@@ -10,6 +10,7 @@ mod crashes;
 mod deadletters;
 mod embedded;
 mod executor;
+mod export;
 mod http;
 mod hygiene;
 mod limits;

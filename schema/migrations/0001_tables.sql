@@ -228,6 +228,8 @@ create table analysis (
     coverage    jsonb not null,
     warnings    text[] not null,
     computed_at timestamptz not null,
+    -- When the result was really computed, if it was found to hold at computed_at.
+    cached_from timestamptz check (cached_from < computed_at),
     primary key (run_id, kind)
 );
 

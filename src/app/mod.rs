@@ -24,7 +24,7 @@ use crate::auth::Authority;
 use crate::config::{Config, ConfigError, Numbers, Problem};
 use crate::domain::clock::Clock;
 use crate::executor::{Executor, Settings as ExecutorSettings};
-use crate::http::{HttpOptions, ShutdownOutcome};
+use crate::http::{Exports, HttpOptions, ShutdownOutcome};
 use crate::orchestrator::{self, Metrics, Parts};
 use crate::service::Service;
 use crate::store::{MigrateError, Patience, PoolSettings, Store, connect, migrate, reach};
@@ -296,11 +296,18 @@ impl App {
         listener: TcpListener,
         clock: Arc<dyn Clock>,
     ) -> Result<(), StartError> {
-        let authority = authority(config, Arc::clone(&clock))?;
+        let authority = Arc::new(authority(config, Arc::clone(&clock))?);
         let service = Service::new(
             pools.api.clone(),
             Arc::clone(config),
             ChaCha20Rng::from_rng(&mut ThreadRng::default()),
+        );
+        let exports = Exports::new(
+            service.clone(),
+            Arc::clone(&authority),
+            config.numbers.exports_max,
+            Duration::from_millis(config.numbers.export_stall_max_ms),
+            Duration::from_millis(config.numbers.http_retry_after_ms),
         );
         let schema = crate::graphql::schema(service, &config.numbers);
         let probes = AppProbes {
@@ -312,7 +319,8 @@ impl App {
             is_draining: Arc::clone(&self.is_draining),
         };
         let options = HttpOptions::from_config(config);
-        let router = crate::http::router(schema, Arc::new(authority), probes, Arc::new(registry), options);
+        let router =
+            crate::http::router(schema, authority, probes, Arc::new(registry), options, exports.routes());
         self.address = listener.local_addr().ok();
         self.http = Some(tokio::spawn(crate::http::serve(
             listener,

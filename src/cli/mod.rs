@@ -6,6 +6,7 @@ mod dead_letter;
 mod demo;
 mod dev;
 mod doctor;
+mod export;
 mod lane;
 mod limit;
 mod local;
@@ -68,6 +69,8 @@ enum Command {
     Purge(archive::Arguments),
     /// Show what a restored database may run a second time.
     Restored(restored::Arguments),
+    /// Write a run's transcripts or scores as JSON Lines, CSV or Parquet.
+    Export(export::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
@@ -160,6 +163,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lane(arguments) => runtime()?.block_on(lane::run(config, arguments))?,
         Command::Limit(arguments) => runtime()?.block_on(limit::run(config, arguments))?,
         Command::Node(arguments) => runtime()?.block_on(node::run(config, arguments))?,
+        Command::Export(arguments) => runtime()?.block_on(export::run(config, arguments))?,
         Command::Queue(arguments) => runtime()?.block_on(queue::run(config, arguments))?,
         Command::Migrate => runtime()?.block_on(run::migrate(config))?,
         Command::Verify(arguments) => return runtime()?.block_on(verify::run(config, arguments)),

@@ -69,6 +69,14 @@ numbers! {
     page_max: i64 = 100 in 1..=100, "RUNLANE_PAGE_MAX";
     /// Up to here `totalCount` counts rows that no counter covers; beyond, it is null.
     count_max: i64 = 10_000 in 100..=1_000_000, "RUNLANE_COUNT_MAX";
+    /// Exports that this process serves at once; more are answered UNAVAILABLE.
+    exports_max: usize = 8 in 1..=1_000, "RUNLANE_EXPORTS_MAX";
+    /// Rows that an export reads at once.
+    export_page_rows: i64 = 500 in 1..=10_000, "RUNLANE_EXPORT_PAGE_ROWS";
+    /// Bytes of transcripts, as they are stored, that an export reads at once; one is always read.
+    export_page_max_bytes: i64 = 2_097_152 in 1_024..=268_435_456, "RUNLANE_EXPORT_PAGE_MAX_BYTES";
+    /// An export whose client takes nothing for so long is given up.
+    export_stall_max_ms: u64 = 60_000 in 100..=3_600_000, "RUNLANE_EXPORT_STALL_MAX_MS";
     /// Scenarios that a definition may have.
     scenarios_max: usize = 100_000 in 1..=1_000_000, "RUNLANE_SCENARIOS_MAX";
     /// Models that a run may have.

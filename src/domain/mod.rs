@@ -9,6 +9,7 @@ pub mod crash;
 pub mod dead_letter;
 pub mod definition;
 pub mod error_code;
+pub mod export;
 pub mod filter;
 pub mod history;
 pub mod ids;

@@ -359,8 +359,10 @@ pub struct Analysis {
     pub warnings: Vec<String>,
     /// What went wrong last.
     pub error: Option<JobError>,
-    /// When the result was computed.
+    /// When the result was computed or found to hold still.
     pub computed_at: Option<DateTime<Utc>>,
+    /// When it was really computed, if it was found to hold still.
+    pub cached_from: Option<DateTime<Utc>>,
 }
 
 /// The whole queue.

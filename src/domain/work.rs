@@ -107,6 +107,15 @@ pub struct AttemptEnd {
     pub holds: bool,
 }
 
+/// What is stored of an analysis that was computed before.
+#[derive(Debug, Clone)]
+pub struct PreviousAnalysis {
+    /// What identified the records and options.
+    pub input_hash: String,
+    /// What identified the worker's code.
+    pub code: String,
+}
+
 /// One scenario × model of a run, as an analysis reads it.
 #[derive(Debug, Clone)]
 pub struct AnalysisRecord {

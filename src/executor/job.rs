@@ -29,6 +29,8 @@ pub struct Job {
     pub deadline: Duration,
     /// A suspect: gets a process of its own.
     pub alone: bool,
+    /// An analysis that was told about a stored result: its worker may say that this one still holds.
+    pub may_be_unchanged: bool,
 }
 
 /// An error event, as the worker said it.

@@ -276,7 +276,7 @@ fn listen(settings: &Settings, counters: &Counters, job: &Job, asked: Asked, out
             Some(Ok(value)) => match protocol::parse(value.get()) {
                 Ok(Event::Hello | Event::Progress | Event::Heartbeat { .. }) => continue,
                 Ok(Event::Terminal { job_id, body }) if answer.is_none() && job_id == job.job_id.as_str() => {
-                    answer = Some(verdict::answered(settings, job.kind, asked, &body));
+                    answer = Some(verdict::answered(settings, job.kind, job.may_be_unchanged, asked, &body));
                     continue;
                 }
                 Ok(Event::Terminal { .. }) => "a second answer, or one for another job".to_owned(),

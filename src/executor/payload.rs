@@ -22,6 +22,8 @@ pub enum Payload {
     Transcript(Box<Transcript>),
     /// Of an analysis.
     Analysis(Box<Analysis>),
+    /// Of an analysis whose stored result is what it would compute. Holds `{"unchanged": true}`, as the database knows it.
+    Unchanged(Box<RawValue>),
 }
 
 /// Token counts. A worker may leave out what its provider does not report.
@@ -148,16 +150,26 @@ struct ErrorShape {
     detail: Option<serde_json::Value>,
 }
 
-/// Checks the body of a `result` against what `kind` must return.
+/// What the body of a `result` holds, unread.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ResultBody<'a> {
+    pub transcript: Option<&'a RawValue>,
+    pub analysis: Option<&'a RawValue>,
+    /// The stored analysis still holds.
+    pub unchanged: bool,
+}
+
+/// Checks the body of a `result` against what `kind` must return. That nothing has changed is only taken from a worker
+/// that was told what was there before.
 ///
 /// # Errors
 /// What is wrong with it, for people.
-pub(super) fn result(
-    kind: JobKind,
-    transcript: Option<&RawValue>,
-    analysis: Option<&RawValue>,
-) -> Result<Payload, String> {
-    match (kind.is_analysis(), transcript, analysis) {
+pub(super) fn result(kind: JobKind, may_be_unchanged: bool, body: ResultBody<'_>) -> Result<Payload, String> {
+    match (kind.is_analysis(), body.transcript, body.analysis) {
+        (true, None, None) if body.unchanged && may_be_unchanged => {
+            let raw = serde_json::value::to_raw_value(&serde_json::json!({ "unchanged": true }));
+            raw.map(Payload::Unchanged).map_err(|e| e.to_string())
+        }
         (false, Some(raw), None) => transcript_of(raw).map(|t| Payload::Transcript(Box::new(t))),
         (true, None, Some(raw)) => {
             let shape: AnalysisShape =
@@ -278,7 +290,9 @@ mod tests {
     }
 
     fn transcript(text: &str) -> Result<Payload, String> {
-        result(JobKind::ProbeScenario, Some(&raw(text)), None)
+        let transcript = raw(text);
+        let body = ResultBody { transcript: Some(&transcript), ..ResultBody::default() };
+        result(JobKind::ProbeScenario, false, body)
     }
 
     #[test]
@@ -315,12 +329,27 @@ mod tests {
     fn a_result_must_be_of_the_jobs_kind() {
         let analysis =
             raw(r#"{"coverage":{"expected":3,"used":2,"failed":1},"warnings":[],"methods":{},"n":1}"#);
-        let Ok(Payload::Analysis(a)) = result(JobKind::AnalyzeBasic, None, Some(&analysis)) else { panic!() };
+        fn of(
+            kind: JobKind,
+            transcript: Option<&RawValue>,
+            analysis: Option<&RawValue>,
+        ) -> Result<Payload, String> {
+            result(kind, true, ResultBody { transcript, analysis, unchanged: false })
+        }
+        let Ok(Payload::Analysis(a)) = of(JobKind::AnalyzeBasic, None, Some(&analysis)) else { panic!() };
         assert_eq!(a.coverage, Coverage { expected: 3, used: 2, failed: 1 });
-        assert!(result(JobKind::ProbeScenario, None, Some(&analysis)).is_err());
-        assert!(result(JobKind::AnalyzeDeep, Some(&raw(TRANSCRIPT)), None).is_err());
-        assert!(result(JobKind::AnalyzeDeep, None, Some(&raw(r#"{"coverage":{}}"#))).is_err());
-        assert!(result(JobKind::ProbeScenario, None, None).is_err());
+        assert!(of(JobKind::ProbeScenario, None, Some(&analysis)).is_err());
+        assert!(of(JobKind::AnalyzeDeep, Some(&raw(TRANSCRIPT)), None).is_err());
+        assert!(of(JobKind::AnalyzeDeep, None, Some(&raw(r#"{"coverage":{}}"#))).is_err());
+        assert!(of(JobKind::ProbeScenario, None, None).is_err());
+    }
+
+    #[test]
+    fn only_an_analysis_that_was_told_what_there_was_before_is_unchanged() {
+        let unchanged = ResultBody { unchanged: true, ..ResultBody::default() };
+        assert!(matches!(result(JobKind::AnalyzeBasic, true, unchanged), Ok(Payload::Unchanged(_))));
+        assert!(result(JobKind::AnalyzeBasic, false, unchanged).is_err());
+        assert!(result(JobKind::ProbeScenario, true, unchanged).is_err());
     }
 
     fn error_of(text: &str) -> Result<ErrorBody, String> {

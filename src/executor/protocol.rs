@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::payload::ResultBody;
+
 /// The version that this node speaks.
 const VERSION: u64 = 1;
 
@@ -24,7 +26,7 @@ pub(super) enum Event<'a> {
 /// What a terminal event says.
 #[derive(Debug)]
 pub(super) enum Body<'a> {
-    Result { transcript: Option<&'a RawValue>, analysis: Option<&'a RawValue> },
+    Result(ResultBody<'a>),
     Error { error: Option<&'a RawValue>, usage: Option<&'a RawValue>, cost_usd: Option<&'a RawValue> },
 }
 
@@ -40,6 +42,8 @@ struct Envelope<'a> {
     transcript: Option<&'a RawValue>,
     #[serde(borrow)]
     analysis: Option<&'a RawValue>,
+    #[serde(default)]
+    unchanged: bool,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -66,7 +70,11 @@ pub(super) fn parse(text: &str) -> Result<Event<'_>, String> {
         "hello" => return Ok(Event::Hello),
         "progress" => return Ok(Event::Progress),
         "heartbeat" => return Ok(Event::Heartbeat { job_id: envelope.job_id.map(|id| id.0) }),
-        "result" => Body::Result { transcript: envelope.transcript, analysis: envelope.analysis },
+        "result" => Body::Result(ResultBody {
+            transcript: envelope.transcript,
+            analysis: envelope.analysis,
+            unchanged: envelope.unchanged,
+        }),
         "error" => Body::Error { error: envelope.error, usage: envelope.usage, cost_usd: envelope.cost_usd },
         other => return Err(format!("it sent a message of the unknown type {:?}", excerpt(other))),
     };

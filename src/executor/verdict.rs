@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use super::job::{Outcome, Spent, StopReason, WorkerError};
-use super::payload;
+use super::payload::{self, ResultBody};
 use super::protocol::Body;
 use super::settings::Settings;
 use crate::domain::crash::Cause;
@@ -50,13 +50,15 @@ pub(super) struct Asked {
 pub(super) fn answered(
     settings: &Settings,
     kind: JobKind,
+    may_be_unchanged: bool,
     asked: Asked,
     body: &Body<'_>,
 ) -> Result<Outcome, String> {
     match *body {
-        Body::Result { transcript, analysis } => {
-            let clean = transcript.map(|raw| settings.redacted(raw)).transpose()?;
-            payload::result(kind, clean.as_deref(), analysis).map(Outcome::Completed)
+        Body::Result(body) => {
+            let clean = body.transcript.map(|raw| settings.redacted(raw)).transpose()?;
+            let body = ResultBody { transcript: clean.as_deref(), ..body };
+            payload::result(kind, may_be_unchanged, body).map(Outcome::Completed)
         }
         Body::Error { error, usage, cost_usd } => {
             let text = error.map(|raw| settings.redact(raw.get()));

@@ -310,10 +310,9 @@ impl Worker {
         };
         state.settled += 1;
         drop(state);
-        let outcome =
-            verdict::answered(&self.settings, entry.kind, entry.asked, body).unwrap_or_else(|problem| {
-                Died::malformed(self.settings.redact(&problem).into_owned()).outcome(alone, true)
-            });
+        let outcome = verdict::answered(&self.settings, entry.kind, false, entry.asked, body).unwrap_or_else(
+            |problem| Died::malformed(self.settings.redact(&problem).into_owned()).outcome(alone, true),
+        );
         self.reply(entry, outcome);
     }
 

@@ -5,6 +5,7 @@
 //! request. The request's data must hold the [`Requester`](crate::domain::Requester), and should hold the
 //! [`RequestId`](crate::domain::RequestId).
 
+mod analysis;
 mod arguments;
 mod connection;
 mod context;

@@ -1,16 +1,13 @@
-//! Transcripts and analyses.
+//! Transcripts.
 
 use std::sync::Arc;
 
-use async_graphql::{ID, Json, Object, SimpleObject};
+use async_graphql::{ID, Json, Object};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::enums::{AnalysisKind, TaskStatus};
-use super::job::JobError;
 use super::scalars::Money;
 use crate::domain::view;
-use crate::service;
 
 /// What a completed probe returned.
 #[derive(Clone)]
@@ -79,45 +76,5 @@ impl Transcript {
     /// When it was stored.
     async fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at
-    }
-}
-
-/// What was computed over a run's transcripts.
-#[derive(SimpleObject)]
-pub(super) struct Analysis {
-    /// The same as that of the job that computes it.
-    id: ID,
-    /// Which analysis.
-    kind: AnalysisKind,
-    /// Where the job that computes it stands.
-    status: TaskStatus,
-    /// The latest result, also while a newer one is computed; null before the first.
-    result: Option<Json<Value>>,
-    /// How much of the run the result rests on: `expected`, `used`, `failed`.
-    coverage: Option<Json<Value>>,
-    /// What to bear in mind about the result.
-    warnings: Vec<String>,
-    /// What went wrong last.
-    error: Option<JobError>,
-    /// When the result was computed; null before the first.
-    computed_at: Option<DateTime<Utc>>,
-}
-
-impl TryFrom<view::Analysis> for Analysis {
-    type Error = async_graphql::Error;
-    fn try_from(analysis: view::Analysis) -> Result<Self, Self::Error> {
-        let kind = AnalysisKind::of(analysis.kind).ok_or_else(|| service::Error::Internal {
-            internal: format!("job {} is listed as an analysis and is a {}", analysis.job_id, analysis.kind),
-        })?;
-        Ok(Self {
-            id: analysis.job_id.into(),
-            kind,
-            status: analysis.state.status().into(),
-            result: analysis.result.map(Json),
-            coverage: analysis.coverage.map(Json),
-            warnings: analysis.warnings,
-            error: analysis.error.map(JobError::from),
-            computed_at: analysis.computed_at,
-        })
     }
 }

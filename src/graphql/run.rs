@@ -6,6 +6,7 @@ use async_graphql::{ComplexObject, Context, ID, Json, Object, Result, SimpleObje
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::analysis::Analysis;
 use super::arguments::{list_cost, page_request};
 use super::connection::Connection;
 use super::context::ContextExt;
@@ -15,7 +16,7 @@ use super::filters::{self, JobFilter};
 use super::history::{HistoryEntry, history_of};
 use super::job::{Job, TaskResult};
 use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf, StalenessOf};
-use super::results::{Analysis, Transcript};
+use super::results::Transcript;
 use super::scalars::Money;
 use super::staleness::RunStaleness;
 use crate::domain::history::HistoryOf;

@@ -4,7 +4,7 @@ use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value
 use rust_decimal::Decimal;
 
 /// A decimal number as a string, never a float: US dollars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 pub(super) struct Money(pub(super) Decimal);
 
 /// A decimal number as a string, never a float: US dollars.

@@ -20,7 +20,7 @@ use super::answer::{self, answer};
 use super::error::EdgeError;
 use super::negotiate::{MediaType, Wanted, check_content_type, wanted};
 use super::{Shared, console, params};
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Authority};
 use crate::domain::{RequestId, Requester};
 
 const ALLOWED: &str = "GET, HEAD, POST, OPTIONS";
@@ -70,7 +70,7 @@ async fn run<E: Executor, P>(
     request: Request<Body>,
     media_type: MediaType,
 ) -> Result<Response, EdgeError> {
-    let mut requester = authenticate(shared, request.headers())?;
+    let mut requester = authenticate(&shared.authority, request.headers())?;
     let request_id = request.extensions().get::<RequestId>().cloned();
     if let Some(id) = &request_id {
         requester.request_id.clone_from(&id.0);
@@ -110,14 +110,14 @@ async fn run<E: Executor, P>(
     Ok(answer(shared.executor.execute(request).await, media_type, shared.options.retry_after))
 }
 
-fn authenticate<E, P>(shared: &Shared<E, P>, headers: &HeaderMap) -> Result<Requester, EdgeError> {
+/// Who asks, by the one `Authorization` header.
+pub(super) fn authenticate(authority: &Authority, headers: &HeaderMap) -> Result<Requester, EdgeError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let verified = match (values.next(), values.next()) {
-        (None, _) => shared.authority.verify_header(None),
-        (Some(value), None) => value
-            .to_str()
-            .map_err(|_| AuthError::NotBearer)
-            .and_then(|v| shared.authority.verify_header(Some(v))),
+        (None, _) => authority.verify_header(None),
+        (Some(value), None) => {
+            value.to_str().map_err(|_| AuthError::NotBearer).and_then(|v| authority.verify_header(Some(v)))
+        }
         _ => Err(AuthError::NotBearer),
     };
     verified.map_err(|error| EdgeError::unauthenticated(&error))

@@ -13,9 +13,11 @@ use axum::middleware;
 use axum::routing::{any, get};
 use prometheus_client::registry::Registry;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
 use crate::auth::Authority;
 use crate::config::Config;
+use crate::domain::export::PARQUET;
 
 mod answer;
 mod completion;
@@ -23,6 +25,7 @@ mod console;
 mod contain;
 mod cors;
 pub mod error;
+mod export;
 mod graphql;
 mod negotiate;
 mod observe;
@@ -32,6 +35,7 @@ mod serve;
 
 pub use completion::Completion;
 pub use error::internal_error;
+pub use export::Exports;
 pub use probes::{DatabaseHealth, HealthReport, PoolHealth, Probes, Readiness};
 pub use serve::{ShutdownOutcome, serve};
 
@@ -75,13 +79,14 @@ pub(crate) struct Shared<E, P> {
 
 /// The program's whole HTTP surface.
 ///
-/// `/graphql` (POST; GET for queries and, in a browser, GraphiQL), `/assets/*`, `/live`, `/health`, `/ready`, `/metrics`.
+/// `/graphql` (POST; GET for queries and, in a browser, GraphiQL), `/assets/*`, `/live`, `/health`, `/ready`, `/metrics`, and the routes of `more`.
 pub fn router<E: Executor, P: Probes>(
     executor: E,
     authority: Arc<Authority>,
     probes: P,
     metrics: Arc<Registry>,
     options: HttpOptions,
+    more: Router,
 ) -> Router {
     let cors = cors::layer(&options);
     let limits = contain::Limits { timeout: options.request_timeout, retry_after: options.retry_after };
@@ -100,8 +105,13 @@ pub fn router<E: Executor, P: Probes>(
             error::EdgeError::validation(StatusCode::METHOD_NOT_ALLOWED, "this path takes GET and HEAD only")
         })
         .with_state(shared)
+        .merge(more)
         .layer(middleware::from_fn_with_state(limits, contain::contain))
-        .layer(CompressionLayer::new());
+        // Parquet is compressed.
+        .layer(
+            CompressionLayer::new()
+                .compress_when(DefaultPredicate::new().and(NotForContentType::const_new(PARQUET))),
+        );
     let app = match cors {
         Some(cors) => app.layer(cors),
         None => app,

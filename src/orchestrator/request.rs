@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::KindPolicy;
-use crate::domain::work::{AnalysisRecord, RunContext, Work};
+use crate::domain::work::{AnalysisRecord, PreviousAnalysis, RunContext, Work};
 use crate::executor::Job;
 
 /// The significance level of an analysis's intervals.
 const ALPHA: f64 = 0.05;
 /// The resamples of an analysis's bootstrap.
-const BOOTSTRAP: u32 = 2_000;
+const BOOTSTRAP: u32 = 10_000;
 
 /// A job cannot be put into words: its rows do not fit its kind.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,8 @@ struct ModelBody<'a> {
 #[serde(rename_all = "camelCase")]
 struct Analysis<'a> {
     input_hash: String,
+    /// The code that computed the stored result of the same hash.
+    previous_code: Option<&'a str>,
     options: Value,
     records: Vec<Record<'a>>,
 }
@@ -94,22 +96,33 @@ struct Record<'a> {
     latency_ms: Option<i32>,
 }
 
-/// The job for the executor. An analysis also takes the run's `records`.
+/// What an analysis reads.
+#[derive(Debug, Default)]
+pub struct AnalysisInput {
+    /// The run's probes.
+    pub records: Vec<AnalysisRecord>,
+    /// Its stored result, if it has one.
+    pub previous: Option<PreviousAnalysis>,
+}
+
+/// The job for the executor. `input` is what an analysis reads.
 ///
 /// # Errors
 /// [`RequestError`] when the rows do not fit the kind.
 pub fn job(
     work: &Work,
     context: &RunContext,
-    records: &[AnalysisRecord],
+    input: &AnalysisInput,
     policy: KindPolicy,
 ) -> Result<Job, RequestError> {
     let job_id = work.claim.job_id.to_string();
     let deadline = deadline(work, context, policy);
-    let request = if work.kind.is_analysis() {
-        message(work, &job_id, deadline, analysis(context, records)?)?
+    let (request, may_be_unchanged) = if work.kind.is_analysis() {
+        let body = analysis(context, input)?;
+        let may_be_unchanged = body.previous_code.is_some();
+        (message(work, &job_id, deadline, body)?, may_be_unchanged)
     } else {
-        message(work, &job_id, deadline, probe(work, context)?)?
+        (message(work, &job_id, deadline, probe(work, context)?)?, false)
     };
     let provider =
         work.model.as_deref().and_then(|model| model.split_once('/')).map(|(name, _)| name.to_owned());
@@ -121,6 +134,7 @@ pub fn job(
         job_id,
         deadline,
         alone: work.is_suspect,
+        may_be_unchanged,
     })
 }
 
@@ -176,8 +190,9 @@ fn probe<'a>(work: &'a Work, context: &'a RunContext) -> Result<Probe<'a>, Reque
     })
 }
 
-fn analysis<'a>(context: &RunContext, records: &'a [AnalysisRecord]) -> Result<Analysis<'a>, RequestError> {
-    let records: Vec<Record<'a>> = records
+fn analysis<'a>(context: &RunContext, input: &'a AnalysisInput) -> Result<Analysis<'a>, RequestError> {
+    let records: Vec<Record<'a>> = input
+        .records
         .iter()
         .map(|r| Record {
             scenario_key: &r.scenario_key,
@@ -193,5 +208,7 @@ fn analysis<'a>(context: &RunContext, records: &'a [AnalysisRecord]) -> Result<A
         .collect();
     let options = json!({ "seed": context.sample_seed, "alpha": ALPHA, "bootstrap": BOOTSTRAP });
     let input_hash = hex::encode(Sha256::digest(serde_json::to_vec(&(&options, &records))?));
-    Ok(Analysis { input_hash, options, records })
+    let same_input = input.previous.as_ref().filter(|previous| previous.input_hash == input_hash);
+    let previous_code = same_input.map(|previous| previous.code.as_str());
+    Ok(Analysis { input_hash, previous_code, options, records })
 }

@@ -8,13 +8,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 
+use super::request::AnalysisInput;
 use super::session::Session;
 use super::slots::Slot;
 use super::{request, verdict};
 use crate::domain::ErrorCode;
 use crate::domain::work::{AttemptEnd, RunContext, Work};
 use crate::executor::{Finished, Outcome, Spent, Stop, StopReason, WorkerError};
-use crate::store::Interruption;
+use crate::store::{self, Interruption};
 
 /// An attempt that ended, on its way to the database.
 #[derive(Debug)]
@@ -72,9 +73,9 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
         };
         return finished(outcome);
     }
-    let records = if work.kind.is_analysis() {
-        match session.parts.store.analysis_records(work.run_id).await {
-            Ok(records) => records,
+    let input = if work.kind.is_analysis() {
+        match analysis_input(session, work).await {
+            Ok(input) => input,
             Err(error) => {
                 tracing::warn!(%error, run_id = %work.run_id, job_id = work.claim.job_id, "cannot read the records of a run; the job is given back");
                 let retry_after = std::time::Duration::from_secs(1);
@@ -82,9 +83,9 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
             }
         }
     } else {
-        Vec::new()
+        AnalysisInput::default()
     };
-    match request::job(work, context, &records, session.parts.config.kind(work.kind)) {
+    match request::job(work, context, &input, session.parts.config.kind(work.kind)) {
         Ok(job) => session.parts.executor.run(job, stop).await,
         Err(error) => {
             tracing::error!(%error, run_id = %work.run_id, job_id = work.claim.job_id, "a job cannot be put into words");
@@ -99,6 +100,14 @@ async fn run(session: &Session, work: &Work, context: &RunContext, stop: Stop) -
             }))
         }
     }
+}
+
+async fn analysis_input(session: &Session, work: &Work) -> store::Result<AnalysisInput> {
+    let store = &session.parts.store;
+    Ok(AnalysisInput {
+        records: store.analysis_records(work.run_id).await?,
+        previous: store.previous_analysis(work.run_id, work.kind).await?,
+    })
 }
 
 /// Stops the jobs of this node that somebody cancelled or took away, whenever there may be some.

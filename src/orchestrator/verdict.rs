@@ -56,6 +56,10 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
             end.result = Some(analysis.raw);
             return end;
         }
+        Outcome::Completed(Payload::Unchanged(raw)) => {
+            end.result = Some(raw);
+            return end;
+        }
         Outcome::Failed(error) => failed(work, error, rules, rng, &mut end),
         Outcome::Lost { code, message, alone, cause, suspect } => {
             // Whoever is known not to be the cause is not blamed for having been there alone.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::crash::crash_point;
 use super::{Result, Store};
 use crate::domain::job::Claim;
-use crate::domain::work::{AnalysisRecord, AttemptEnd, RunContext, ScenarioWork, Work};
+use crate::domain::work::{AnalysisRecord, AttemptEnd, PreviousAnalysis, RunContext, ScenarioWork, Work};
 use crate::domain::{ErrorCode, JobKind, JobState};
 
 /// What a claim brought.
@@ -192,6 +192,23 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// What the stored result of an analysis was computed from and by; none where there is no result, or one whose
+    /// worker does not say.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn previous_analysis(&self, run: Uuid, kind: JobKind) -> Result<Option<PreviousAnalysis>> {
+        let row = sqlx::query!(
+            r#"select a.result ->> 'inputHash' as input_hash, a.result #>> '{methods,code}' as code
+                 from analysis a where a.run_id = $1 and a.kind = $2::text::job_kind"#,
+            run,
+            kind.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.and_then(|r| Some(PreviousAnalysis { input_hash: r.input_hash?, code: r.code? })))
     }
 
     /// Ends attempts of one node, all in one transaction; returns the jobs whose claim was still the node's, with the

@@ -78,7 +78,7 @@ impl Store {
                    case when j.state = 'pending' and not l.is_open then 'cancelled' else j.state::text end as "state!",
                    j.error_code, j.error_message, j.error_retryable,
                    a.result as "result?", a.coverage as "coverage?", a.warnings as "warnings?",
-                   a.computed_at as "computed_at?"
+                   a.computed_at as "computed_at?", a.cached_from
               from lane l
               join job j on j.lane_id = l.id
               left join analysis a on a.run_id = l.run_id and a.kind = l.kind
@@ -100,6 +100,7 @@ impl Store {
                 warnings: row.warnings.unwrap_or_default(),
                 error: job_error(row.error_code, row.error_message, row.error_retryable),
                 computed_at: row.computed_at,
+                cached_from: row.cached_from,
             });
         }
         Ok(analyses)

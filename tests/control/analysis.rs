@@ -153,3 +153,89 @@ printf '{{"v":1,"type":"error","jobId":"%s","error":{{"code":"validation","messa
     assert_eq!(job(&cluster, &id).await["attempt"], 2);
     cluster.stop().await;
 }
+
+/// The basic analysis with its typed fields, once it was computed or confirmed after `after`.
+async fn basic_after(cluster: &Cluster, run: &str, after: &str) -> Value {
+    let newer = |s: &Value| {
+        let basic = analysis(s, "BASIC");
+        basic.is_some_and(|a| {
+            a["status"] == "COMPLETED" && a["computedAt"].as_str().is_some_and(|at| at > after)
+        })
+    };
+    cluster.until(run, "analysed again", newer).await;
+    let query = "query($id: ID!) { run(id: $id) { analyses { kind status result coverage computedAt cachedFrom
+        models { modelId n mean sd interval { low high } distribution { score count } latencyMs { n p50 p95 } costUsd }
+        winRates { modelA modelB shared winsA winsB ties winRateA interval { low high } }
+        comparisons { p } correlations { p } agreement { fleiss { kappa } } dimensions { p } } } }";
+    cluster.user(query, json!({ "id": run })).await.data()["run"]["analyses"][0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_nothing_has_changed_about_is_taken_over_and_anything_else_computes_anew() {
+    let cluster = Cluster::start().await;
+    let (run, _) = analysed(&cluster).await;
+    let first = basic_after(&cluster, &run, "").await;
+    assert!(first["cachedFrom"].is_null() && first["result"]["methods"]["code"].is_string(), "{first}");
+
+    let mut last = first.clone();
+    for _ in 0..2 {
+        did(&cluster, BASIC, &run).await;
+        let again = basic_after(&cluster, &run, last["computedAt"].as_str().unwrap()).await;
+        assert_eq!((&again["result"], &again["coverage"]), (&first["result"], &first["coverage"]));
+        assert_eq!(again["cachedFrom"], first["computedAt"], "it was computed once");
+        last = again;
+    }
+    for change in [
+        "update transcript set score = 5",
+        "update analysis set result = jsonb_set(result, '{methods,code}', '\"of old\"')",
+    ] {
+        sqlx::query(change).execute(&cluster.db).await.unwrap();
+        did(&cluster, BASIC, &run).await;
+        last = basic_after(&cluster, &run, last["computedAt"].as_str().unwrap()).await;
+        assert!(last["cachedFrom"].is_null(), "{change}: {last}");
+        assert_eq!(last["models"][0]["mean"], 5.0, "{change}");
+        assert_eq!(last["result"]["methods"]["code"], first["result"]["methods"]["code"]);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_read_most_is_typed_and_null_in_the_other_kind() {
+    let cluster = Cluster::start().await;
+    let models = ["mock/rater", "mock/rater?other=1"];
+    let run = cluster.run(&cluster.definition(12).await, &models, json!({})).await;
+    cluster.until(&run, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
+    let basic = basic_after(&cluster, &run, "").await;
+    let model = &basic["models"][0];
+    let whole = &basic["result"]["models"][0];
+    assert_eq!((&model["modelId"], &model["n"]), (&json!("mock/rater"), &json!(12)));
+    for field in ["mean", "sd", "interval", "latencyMs", "costUsd"] {
+        assert_eq!(model[field], whole[field], "{field}");
+    }
+    let rated =
+        model["distribution"].as_array().unwrap().iter().map(|d| d["count"].as_i64().unwrap()).sum::<i64>();
+    assert_eq!(rated, 12);
+    assert_eq!(basic["winRates"][0]["shared"], 12);
+    assert!(basic["comparisons"].is_null() && basic["agreement"].is_null(), "{basic}");
+
+    did(&cluster, DEEP, &run).await;
+    cluster.until(&run, "analysed deeply", |s| is_analysis(s, "DEEP", "COMPLETED")).await;
+    let query = "query($id: ID!) { run(id: $id) { analyses { result models { n }
+        comparisons { modelA modelB n difference interval { low high } p pAdjusted significant }
+        correlations { modelA modelB n rho p pAdjusted significant }
+        agreement { pairs { modelA modelB n kappa interval { low high } } fleiss { n kappa } krippendorff { n alpha } }
+        dimensions { dimension n h p epsilonSquared pAdjusted significant levels { level n mean sd } } } } }";
+    let answer = cluster.user(query, json!({ "id": run })).await;
+    let deep = &answer.data()["run"]["analyses"][1];
+    let whole = &deep["result"];
+    assert!(deep["models"].is_null());
+    for (part, field) in [("comparisons", "difference"), ("correlations", "rho"), ("dimensions", "h")] {
+        assert_eq!(deep[part].as_array().unwrap().len(), 1, "{part}");
+        assert_eq!(deep[part][0][field], whole[part][0][field], "{part}");
+        assert_eq!(deep[part][0]["pAdjusted"], whole[part][0]["pAdjusted"], "{part}");
+    }
+    assert_eq!(deep["agreement"]["pairs"][0]["kappa"], whole["agreement"]["pairs"][0]["kappa"]);
+    assert_eq!(deep["agreement"]["krippendorff"]["alpha"], whole["agreement"]["krippendorff"]["alpha"]);
+    assert_eq!(deep["dimensions"][0]["levels"][0]["mean"], whole["dimensions"][0]["levels"][0]["mean"]);
+    cluster.stop().await;
+}

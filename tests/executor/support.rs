@@ -86,6 +86,7 @@ pub fn kind_job(kind: JobKind, number: i64, act: &Value) -> Job {
         job_id,
         deadline: BOUND * 10,
         alone: false,
+        may_be_unchanged: false,
     }
 }
 

@@ -207,6 +207,7 @@ impl Server {
             StageProbes(stage.clone()),
             Arc::new(registry),
             options,
+            axum::Router::new(),
         );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

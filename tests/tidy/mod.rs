@@ -108,7 +108,7 @@ fn the_domain_knows_no_framework() {
 }
 
 /// The modules, lowest first: each may use itself and those that are listed with it.
-const USES: [(&str, &[&str]); 13] = [
+const USES: [(&str, &[&str]); 14] = [
     ("domain", &["config"]),
     ("config", &["domain"]),
     ("process", &[]),
@@ -120,7 +120,8 @@ const USES: [(&str, &[&str]); 13] = [
     ("service", &["config", "domain", "store"]),
     ("orchestrator", &["config", "domain", "executor", "store"]),
     ("graphql", &["config", "domain", "service", "http"]),
-    ("http", &["auth", "config", "domain"]),
+    ("export", &["domain", "service"]),
+    ("http", &["auth", "config", "domain", "export", "service"]),
     ("app", &["auth", "config", "domain", "executor", "graphql", "http", "orchestrator", "service", "store"]),
 ];
 

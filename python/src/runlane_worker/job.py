@@ -51,6 +51,8 @@ class Analyze(Head):
     """Analyse a run's records."""
 
     input_hash: str
+    previous_code: str | None
+    """The code that computed the stored result of the same hash."""
     seed: int
     alpha: float
     bootstrap: int
@@ -227,6 +229,7 @@ def _analyze(read: _Reader, message: Message, kind: str) -> Analyze:
         attempt=attempt,
         deadline_s=deadline_s,
         input_hash=read.text(message, "inputHash", "inputHash", empty=True),
+        previous_code=read.optional_text(message, "previousCode", "previousCode"),
         seed=read.optional_integer(options, "seed", "options.seed", 0) or 0,
         alpha=alpha,
         bootstrap=bootstrap,

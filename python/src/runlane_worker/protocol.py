@@ -92,6 +92,11 @@ def result(job_id: str, field: str, value: Message) -> Message:
     return {"v": VERSION, "type": "result", "jobId": job_id, field: value}
 
 
+def unchanged(job_id: str) -> Message:
+    """The stored analysis, whose code the job named, is what would be computed."""
+    return {"v": VERSION, "type": "result", "jobId": job_id, "unchanged": True}
+
+
 def error(job_id: str, failure: JobError) -> Message:
     """A job failed."""
     return {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import traceback
 from collections.abc import Callable
 
-from . import probe, protocol
+from . import code, probe, protocol
 from .errors import JobError
 from .job import Analyze, Head, Probe
 from .pricing import Meter
@@ -16,6 +17,8 @@ from .steps import Steps
 
 LATE_S = 0.05
 """A timer that fires later than this was held up by somebody's code. What is shorter costs no job its deadline."""
+
+_THREADED = ("OPENBLAS", "OMP", "MKL")
 
 Send = Callable[[Message], None]
 """Sends a message; may be called on the event loop's thread only."""
@@ -105,6 +108,8 @@ class Running:
         if isinstance(job, Probe):
             self._steps = Steps(probe.run(job, self._progress, self._meter), asyncio.get_running_loop().time)
             return protocol.result(job.job_id, "transcript", await self._steps)
+        if job.previous_code == code.of(job.kind):
+            return protocol.unchanged(job.job_id)
         return protocol.result(job.job_id, "analysis", await self._analyze(job))
 
     def _progress(self, done: int, total: int, message: str) -> None:
@@ -121,7 +126,11 @@ class Running:
 
         def work() -> None:
             try:
-                # numpy and scipy take most of a second to import: only an analysis pays for them.
+                # numpy and scipy take most of a second to import: only an analysis pays for them. One thread: a result
+                # then does not depend on the number of cores, and the buffers that are kept for each of them stay
+                # within the memory that a worker may use.
+                for library in _THREADED:
+                    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
                 from . import analysis
 
                 value = analysis.run(job, step)

@@ -88,6 +88,7 @@ pub async fn workers(config: &Config, report: &mut Report) {
         job_id: "doctor".to_owned(),
         deadline: PROBE_MAX,
         alone: true,
+        may_be_unchanged: false,
     };
     let python = config.python.display();
     let finished = executor.run(job, Stop::never()).await;

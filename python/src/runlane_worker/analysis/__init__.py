@@ -1,21 +1,19 @@
 """The kinds ``analyze:basic`` and ``analyze:deep``.
 
 Every analysis says how much of the run it rests on (``coverage``), what a reader must know first (``warnings``) and
-how it was computed (``methods``). A number that cannot be computed is null, with a warning; none is NaN.
+how it was computed (``methods``). A number that cannot be computed is null, with a warning; none is NaN. The unit of
+inference is the scenario: several scores of one scenario by one model count as their mean. docs/analysis.md has the
+formulas and their sources.
 """
 
 from __future__ import annotations
 
-import platform
+import importlib
 from collections.abc import Callable
 
-import numpy as np
-import scipy
-
-from .. import WORKER
+from .. import WORKER, code
 from ..job import Analyze
 from ..protocol import Message
-from . import basic, deep
 from .records import Table
 
 Step = Callable[[int, int, str], None]
@@ -29,7 +27,8 @@ def run(job: Analyze, step: Step) -> Message:
     """
     table = Table.read(job.records)
     warnings = table.warnings()
-    module = basic if job.kind == "analyze:basic" else deep
+    # Only the deep analysis pays for its libraries, which take seconds and 200 MB.
+    module = importlib.import_module(f"{__name__}.{'basic' if job.kind == 'analyze:basic' else 'deep'}")
     parts: Message = {}
     total = len(module.PARTS)
     for done, (name, compute) in enumerate(module.PARTS.items()):
@@ -44,7 +43,8 @@ def run(job: Analyze, step: Step) -> Message:
         "warnings": list(dict.fromkeys(warnings)),
         "methods": {
             "worker": WORKER,
-            "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+            "code": code.of(job.kind),
+            "versions": code.versions(job.kind),
             "seed": job.seed,
             "alpha": job.alpha,
             "bootstrap": job.bootstrap,

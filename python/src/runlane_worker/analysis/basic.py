@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from itertools import combinations
 
 import numpy as np
 
@@ -13,13 +12,15 @@ from ..job import Analyze
 from ..pricing import PARTS as TOKENS
 from ..pricing import add, plain
 from ..protocol import Message
-from .records import Record, Table
+from .records import Floats, Record, Table
 from .stats import bootstrap_interval, t_interval, wilson
 
 METHODS = {
-    "interval": "Student's t interval of the mean at 1 − alpha; null below two scores or without variance",
-    "bootstrapInterval": "percentile bootstrap of the mean with the seed; null when bootstrap is 0",
-    "sd": "standard deviation with n − 1",
+    "mean": "mean over scenarios; one that a model scored several times counts once, with the mean of its scores",
+    "interval": "Student's t interval of the mean over scenarios at 1 − alpha; null below two scored scenarios or "
+    "without variance",
+    "bootstrapInterval": "percentile bootstrap of the mean by scenario with the seed; null when bootstrap is 0",
+    "sd": "standard deviation over scenarios with n − 1",
     "winRates": "for each pair of models, on scenarios that both scored: wins of A over decisive pairs, with Wilson's "
     "interval at 1 − alpha; ties are reported and not counted",
     "latencyMs": "percentiles by linear interpolation, of completed records",
@@ -39,29 +40,34 @@ def _models(table: Table, job: Analyze, warnings: list[str]) -> list[Message]:
     of: dict[str, list[Record]] = {model: [] for model in table.models}
     for record in table.records:
         of[record.model].append(record)
-    return [{"modelId": model, **_summary(records, job, model, warnings)} for model, records in of.items()]
+    return [
+        {"modelId": model, **_summary(of[model], column[~np.isnan(column)], job, model, warnings)}
+        for model, column in zip(table.models, table.matrix.T, strict=True)
+    ]
 
 
 def _overall(table: Table, _job: Analyze, _warnings: list[str]) -> Message:
     return _consumption(table.records)
 
 
-def _summary(records: list[Record], job: Analyze, model: str, warnings: list[str]) -> Message:
-    scores = np.array([record.score for record in records if record.score is not None])
-    n = scores.size
+def _summary(records: list[Record], means: Floats, job: Analyze, model: str, warnings: list[str]) -> Message:
+    """One model; `means` are its scores by scenario."""
+    ratings = [record.score for record in records if record.score is not None]
+    n = means.size
     if n < 2:
-        warnings.append(f"{model} has {n} scores: too few for a standard deviation and an interval.")
-    elif np.ptp(scores) == 0:
-        warnings.append(f"All {n} scores of {model} are the same: there is no variance, so no interval.")
+        warnings.append(f"{model} has {n} scored scenarios: too few for a standard deviation and an interval.")
+    elif np.ptp(means) == 0:
+        warnings.append(f"All {n} scenarios have the same score of {model}: there is no variance, so no interval.")
     return {
         "n": int(n),
+        "scores": len(ratings),
         "outcomes": _counts(record.status for record in records),
         "errorCodes": _counts(record.error_code for record in records if record.error_code is not None),
-        "mean": float(scores.mean()) if n else None,
-        "sd": float(scores.std(ddof=1)) if n > 1 else None,
-        "interval": t_interval(scores, job.alpha),
-        "bootstrapInterval": bootstrap_interval(scores, job.alpha, job.bootstrap, job.seed),
-        "distribution": _distribution(scores.tolist()),
+        "mean": float(means.mean()) if n else None,
+        "sd": float(means.std(ddof=1)) if n > 1 else None,
+        "interval": t_interval(means, job.alpha),
+        "bootstrapInterval": bootstrap_interval(means, job.alpha, job.bootstrap, job.seed),
+        "distribution": _distribution(ratings),
         **_consumption(records),
     }
 
@@ -90,22 +96,20 @@ def _consumption(records: list[Record]) -> Message:
 def _win_rates(table: Table, job: Analyze, warnings: list[str]) -> list[Message]:
     if len(table.models) < 2:
         warnings.append("There are fewer than two models: nothing to compare.")
-    pairs = []
-    for a, b in combinations(range(len(table.models)), 2):
-        left, right = table.matrix[:, a], table.matrix[:, b]
-        wins_a, wins_b = int((left > right).sum()), int((left < right).sum())
-        ties = int((left == right).sum())
+    found = []
+    for pair in table.pairs:
+        wins_a, wins_b = int((pair.a > pair.b).sum()), int((pair.a < pair.b).sum())
         decisive = wins_a + wins_b
-        name = f"{table.models[a]} and {table.models[b]}"
+        ties = pair.n - decisive
         if decisive == 0:
-            warnings.append(f"{name} share {ties} scored scenarios, none of them decisive: no win rate.")
+            warnings.append(f"{pair.name} share {ties} scored scenarios, none of them decisive: no win rate.")
         elif ties > decisive:
-            warnings.append(f"{name} tie on {ties} of {ties + decisive} scenarios: the win rate rests on the rest.")
-        pairs.append(
+            warnings.append(f"{pair.name} tie on {ties} of {pair.n} scenarios: the win rate rests on the rest.")
+        found.append(
             {
-                "modelA": table.models[a],
-                "modelB": table.models[b],
-                "shared": decisive + ties,
+                "modelA": pair.model_a,
+                "modelB": pair.model_b,
+                "shared": pair.n,
                 "winsA": wins_a,
                 "winsB": wins_b,
                 "ties": ties,
@@ -113,7 +117,7 @@ def _win_rates(table: Table, job: Analyze, warnings: list[str]) -> list[Message]
                 "interval": wilson(wins_a, decisive, job.alpha),
             }
         )
-    return pairs
+    return found
 
 
 def _scores(table: Table, _job: Analyze, _warnings: list[str]) -> list[Message]:

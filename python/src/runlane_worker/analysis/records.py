@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -40,11 +42,37 @@ class Record:
     latency_ms: float | None
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the scenarios that both scored."""
+
+    model_a: str
+    model_b: str
+    a: Floats
+    """Scores of the one, by scenario."""
+    b: Floats
+    """Scores of the other, of the same scenarios."""
+
+    @property
+    def n(self) -> int:
+        """How many scenarios both scored."""
+        return int(self.a.size)
+
+    @property
+    def name(self) -> str:
+        """Both models, for people."""
+        return f"{self.model_a} and {self.model_b}"
+
+    def head(self) -> Message:
+        """Who is compared on how many scenarios."""
+        return {"modelA": self.model_a, "modelB": self.model_b, "n": self.n}
+
+
 class Table:
-    """All records of a run, in order."""
+    """All records of a run. Whatever their order was, the same records make the same table."""
 
     def __init__(self, records: list[Record]) -> None:
-        self.records = records
+        self.records = sorted(records, key=_place)
         self.models = sorted({record.model for record in records})
         self.scenarios = sorted({record.scenario for record in records})
 
@@ -92,6 +120,21 @@ class Table:
         missing = np.asarray(np.isnan(self.matrix).any(axis=1), dtype=np.bool_)
         return ~missing
 
+    @cached_property
+    def repeated(self) -> bool:
+        """Whether some model scored some scenario several times."""
+        return len({(record.scenario, record.model) for record in self.scored}) < len(self.scored)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every two models."""
+        return list(self._pairs())
+
+    def _pairs(self) -> Iterator[Pair]:
+        for a, b in combinations(range(len(self.models)), 2):
+            both = ~np.isnan(self.matrix[:, [a, b]]).any(axis=1)
+            yield Pair(self.models[a], self.models[b], self.matrix[both, a], self.matrix[both, b])
+
     def coverage(self) -> Message:
         """How much of the run has a score."""
         status = Counter(record.status for record in self.records)
@@ -100,6 +143,8 @@ class Table:
             "used": len(self.scored),
             "failed": status["failed"],
             "unscored": status["completed"] - len(self.scored),
+            "scenarios": len(self.scenarios),
+            "completeScenarios": int(self.complete.sum()) if self.models else 0,
         }
 
     def warnings(self) -> list[str]:
@@ -115,10 +160,16 @@ class Table:
                 f"{self.coverage()['failed']} of {len(self.records)} records failed; if failures depend on the "
                 "scenario or the model, scores are biased."
             )
-        repeats = Counter((record.scenario, record.model) for record in self.scored)
-        if any(count > 1 for count in repeats.values()):
-            found.append("Some models scored a scenario several times: comparisons use the mean of each scenario.")
+        if self.repeated:
+            found.append("Some models scored a scenario several times: inference uses the mean of each scenario.")
         return found
+
+
+def _place(record: Record) -> tuple[str, str, str, float, float]:
+    """Where a record belongs: sums of floats depend on their order, so the order must not depend on the sender's."""
+    score = -math.inf if record.score is None else record.score
+    latency = -math.inf if record.latency_ms is None else record.latency_ms
+    return record.scenario, record.model, record.status, score, latency
 
 
 def _record(record: Any) -> Record:  # unchecked input
