@@ -14,6 +14,7 @@ mod http;
 mod hygiene;
 mod machine;
 mod model;
+mod money;
 mod nodes;
 mod queue;
 mod quickstart;

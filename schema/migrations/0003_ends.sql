@@ -128,7 +128,9 @@ create function end_attempts(
     -- Of a crash that the job may have caused: what it looked like.
     p_fingerprint text[] default null,
     -- How many jobs of a lane may crash alone in the same way before the lane is held; null holds none.
-    p_crash_hold_jobs int default null
+    p_crash_hold_jobs int default null,
+    -- Of one that did not complete: US dollars for its usage, where the worker knows better than the lane's prices.
+    p_cost_usd numeric[] default null
 )
 returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
@@ -161,12 +163,16 @@ begin
 
     with input as materialized (
         select * from unnest(p_job, p_number, p_outcome, p_delay_ms, p_error_code, p_error_message, p_retryable,
-                             p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint)
+                             p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint, p_cost_usd)
             as t (id, number, outcome, delay_ms, error_code, error_message, retryable,
-                  stderr, usage, result, suspect, alone, fingerprint)
+                  stderr, usage, result, suspect, alone, fingerprint, cost_usd)
     ), fenced as materialized (
         select j.id, j.lane_id, j.scenario_id, j.claimed_at, l.run_id, l.kind, i.number, i.delay_ms, i.error_code,
                i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone, i.fingerprint,
+               case when l.kind = 'probe:scenario' then coalesce(
+                   case when i.outcome = 'completed' then (i.result ->> 'costUsd')::numeric else i.cost_usd end,
+                   usage_cost(case when i.outcome = 'completed' then i.result -> 'usage' else i.usage end, l.pricing))
+               end as cost_usd,
                -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
                case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
                i.outcome = 'retried' as is_cut_short,
@@ -207,15 +213,15 @@ begin
     ), recorded as (
         insert into attempt
                (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
-                fingerprint)
+                fingerprint, cost_usd)
         select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, f.error_code, f.error_message, f.stderr, f.usage,
-               f.fingerprint
+               f.fingerprint, case when f.outcome <> 'completed' then f.cost_usd end
           from fenced f
     ), transcribed as (
         insert into transcript
                (job_id, lane_id, scenario_id, model_version, turns, usage, score, cost_usd, latency_ms, created_at)
         select f.id, f.lane_id, f.scenario_id, f.result ->> 'modelVersion', f.result -> 'turns', f.result -> 'usage',
-               (f.result ->> 'score')::int, (f.result ->> 'costUsd')::numeric,
+               (f.result ->> 'score')::int, f.cost_usd,
                (select coalesce(sum((t ->> 'latencyMs')::numeric), 0)::int
                   from jsonb_array_elements(f.result -> 'turns') as t),
                v_now
@@ -236,7 +242,7 @@ begin
                count(*) filter (where f.state = 'completed')::int as completed,
                count(*) filter (where f.state = 'failed')::int as failed,
                count(*) filter (where f.state = 'cancelled')::int as cancelled,
-               sum((f.result ->> 'costUsd')::numeric) filter (where f.kind = 'probe:scenario') as cost_usd
+               sum(f.cost_usd) as cost_usd
           from fenced f
          group by f.lane_id
     ), moved as (
@@ -323,78 +329,4 @@ returns table (job_id bigint, state job_state) language sql as $$
         array_fill(null::text, array[n]), array_fill(null::jsonb, array[n]), array_fill(null::jsonb, array[n]),
         array_fill(false, array[n]), array_fill(false, array[n])) as e
      where n > 0
-$$;
-
--- Since when leases can be judged: the start of the server, its recovery from a crash, or its promotion.
-create function leases_watched_since() returns timestamptz language plpgsql as $$
-declare
-    v_since timestamptz;
-begin
-    select w.since into v_since from lease_watch w;
-    if not found then
-        insert into lease_watch (since) values (clock_timestamp()) on conflict (id) do nothing;
-        v_since := clock_timestamp();
-    end if;
-    return greatest(v_since, pg_postmaster_start_time());
-end
-$$;
-
--- Gives the jobs of nodes whose lease has run out, or whose row is gone, back to the queue, and returns them. Nobody
--- judges leases within one lease of PostgreSQL's own start or promotion: while it was down nobody could renew.
-create function rescue_jobs(p_lease_ms bigint)
-returns table (node_id uuid, job_id bigint, number int, lane_id bigint, run_id uuid, batch_id uuid, request_id text)
-language plpgsql as $$
-declare
-    v_node   uuid;
-    v_nodes  uuid[];
-    v_jobs   bigint[];
-    v_claims int[];
-    v_n      int;
-begin
-    if leases_watched_since() > clock_timestamp() - p_lease_ms * interval '1 millisecond' then
-        return;
-    end if;
-    v_nodes := array(select n.id from node n where n.lease_until < clock_timestamp()
-                      order by n.id for update skip locked);
-    -- The subquery is lateral, so that no plan reads the table of all jobs.
-    v_nodes := v_nodes || array(
-        select distinct a.node_id
-          from lane l
-         cross join lateral (
-            select j.node_id from job j where j.lane_id = l.id and j.state = 'active'
-            offset 0
-         ) as a
-         where l.is_live and l.active > 0 and not exists (select from node n where n.id = a.node_id));
-    foreach v_node in array v_nodes loop
-        select array_agg(a.id), array_agg(a.claims) into v_jobs, v_claims
-          from lane l
-         cross join lateral (
-            select j.id, j.claims from job j
-             where j.lane_id = l.id and j.state = 'active' and j.node_id = v_node
-            offset 0
-         ) as a
-         where l.is_live and l.active > 0;
-        v_n := coalesce(cardinality(v_jobs), 0);
-        if v_n > 0 then
-            return query
-            select v_node, e.job_id, c.number, j.lane_id, r.id, r.batch_id, r.request_id
-              from end_attempts(
-                v_node, v_jobs, v_claims,
-                array_fill('lost'::attempt_outcome, array[v_n]),
-                array_fill(0::bigint, array[v_n]),
-                array_fill('node_lost'::text, array[v_n]),
-                array_fill('the node that ran it stopped renewing its lease'::text, array[v_n]),
-                array_fill(true, array[v_n]),
-                array_fill(null::text, array[v_n]), array_fill(null::jsonb, array[v_n]),
-                array_fill(null::jsonb, array[v_n]),
-                array_fill(false, array[v_n]), array_fill(false, array[v_n])) as e
-              join unnest(v_jobs, v_claims) as c (id, number) on c.id = e.job_id
-              join job j on j.id = e.job_id
-              join lane l on l.id = j.lane_id
-              join run r on r.id = l.run_id;
-        end if;
-        delete from node n where n.id = v_node;
-        perform record_act('node.lost', 'node', v_node::text, null, null, jsonb_build_object('jobsGivenBack', v_n));
-    end loop;
-end
 $$;

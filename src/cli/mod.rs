@@ -10,6 +10,7 @@ mod lane;
 mod local;
 mod node;
 mod output;
+mod prices;
 mod queue;
 mod restored;
 mod run;
@@ -67,6 +68,8 @@ enum Command {
     Purge(archive::Arguments),
     /// Show what a restored database may run a second time.
     Restored(restored::Arguments),
+    /// Show what models cost, and as of when.
+    Prices(prices::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
@@ -143,6 +146,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "failpoints")]
     let _failing = fail::FailScenario::setup();
     match cli.command {
+        Command::Prices(arguments) => prices::print(&config, &arguments)?,
         Command::Token(arguments) => token::print(&config, clock, &arguments)?,
         Command::Serve { execute } => {
             config.execute = execute.unwrap_or(config.execute);

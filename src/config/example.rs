@@ -102,6 +102,7 @@ pub fn settings() -> Vec<Setting> {
             "Variables that workers get besides PATH, HOME, locale, proxies and PYTHON…: providers' keys.",
         ),
     ];
+    all.push(super::prices::setting());
     all.extend(super::staleness::settings());
     all.extend(Numbers::settings());
     all.extend(super::archive::settings());

@@ -7,6 +7,7 @@ mod archive;
 mod example;
 mod kinds;
 mod numbers;
+mod prices;
 mod source;
 mod staleness;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 
@@ -26,6 +28,7 @@ pub use numbers::Numbers;
 pub use staleness::Staleness;
 
 use crate::domain::JobKind;
+use crate::domain::prices::PriceTable;
 use kinds::kind_policy;
 use source::Source;
 
@@ -105,6 +108,8 @@ pub struct Config {
     pub python: PathBuf,
     /// Variables that workers get besides the usual ones (PATH, HOME, locale, proxies, PYTHON…): providers' keys.
     pub worker_env: Vec<String>,
+    /// What models cost.
+    pub prices: Arc<PriceTable>,
     /// How the search for what has taken too long works.
     pub staleness: Staleness,
     /// How long what is finished is kept.
@@ -175,6 +180,7 @@ impl Config {
             execute: source.parsed("RUNLANE_EXECUTE", true, "true or false"),
             python: source.text("RUNLANE_PYTHON").unwrap_or_else(|| "python/.venv/bin/python".into()).into(),
             worker_env: worker_env(&mut source),
+            prices: prices::price_table(&mut source),
             staleness: staleness::staleness(&mut source),
             archive: ArchivePolicy::read(&mut source),
             numbers,

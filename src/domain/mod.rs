@@ -21,6 +21,7 @@ pub mod model_id;
 pub mod node;
 pub mod page;
 pub mod params;
+pub mod prices;
 pub mod queue;
 pub mod request;
 pub mod requester;

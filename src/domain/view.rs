@@ -301,6 +301,8 @@ pub struct Attempt {
     pub error_message: Option<String>,
     /// The end of what the worker wrote to stderr.
     pub stderr_tail: Option<String>,
+    /// US dollars for what it used without completing; none while no price is known, and where it completed.
+    pub cost_usd: Option<Decimal>,
     /// What the crash looked like, where the job may be its cause.
     pub fingerprint: Option<String>,
 }

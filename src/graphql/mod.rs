@@ -18,6 +18,7 @@ mod history;
 mod inputs;
 mod job;
 mod loaders;
+mod money;
 mod mutation;
 mod node;
 mod query;

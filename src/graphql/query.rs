@@ -10,6 +10,7 @@ use super::definition::Definition;
 use super::filters::RunFilter;
 use super::history::HistoryEntry;
 use super::job::Job;
+use super::money::ModelPrice;
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
@@ -88,6 +89,18 @@ impl Query {
         let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
         let entries = service.dead_letters(ctx.requester()?, &filter, &page).await?;
         Ok(DeadLetterConnection::new(entries, filter))
+    }
+
+    /// What models cost, for runs that are started from now on: a run keeps the prices of its start. The operator may
+    /// replace the table. A model that no row fits has no price, and what it costs is null, never 0.
+    async fn prices(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only the row that this model takes, if there is one: `provider/name`.")]
+        model: Option<String>,
+    ) -> Result<Vec<ModelPrice>> {
+        let prices = ctx.service()?.prices(model.as_deref())?;
+        Ok(prices.into_iter().map(ModelPrice::from).collect())
     }
 
     /// The whole queue at a glance.

@@ -12,6 +12,7 @@ mod error;
 mod history;
 mod jobs;
 mod lanes;
+mod money;
 mod nodes;
 mod queue;
 mod runs;

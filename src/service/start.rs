@@ -4,6 +4,7 @@ use super::access::{not_found, require_writer};
 use super::{Entity, Error, Result, Service};
 use crate::domain::definition::DefinitionContent;
 use crate::domain::params::RunParams;
+use crate::domain::prices::PriceTable;
 use crate::domain::queue::{QueueError, job_count};
 use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
@@ -46,7 +47,8 @@ impl Service {
         let seed = new_run.sample_seed.unwrap_or_else(|| self.draw_seed());
         let scenario_ids =
             if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
-        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids)?;
+        let insert =
+            run_insert(requester, request_id, definition, new_run, seed, scenario_ids, &self.config.prices)?;
 
         let (id, hash) = (insert.id, insert.input_hash.clone());
         let waiting_max = self.config.numbers.user_waiting_jobs_max;
@@ -134,6 +136,7 @@ fn run_insert(
     run: NewRun,
     seed: u32,
     scenario_ids: Option<Vec<i64>>,
+    prices: &PriceTable,
 ) -> Result<RunInsert> {
     let narrow = |error: std::num::TryFromIntError| Error::internal(&error);
     Ok(RunInsert {
@@ -143,6 +146,7 @@ fn run_insert(
         definition_id: definition.id,
         definition_snapshot: definition.content,
         input_hash: hex::decode(run.input_hash()).map_err(|e| Error::internal(&e))?,
+        pricing: run.models.iter().map(|m| prices.find(m.as_str()).map(|e| e.prices.to_protocol())).collect(),
         models: run.models.iter().map(ModelId::to_string).collect(),
         params: serde_json::to_value(run.params).map_err(|e| Error::internal(&e))?,
         priority: run.priority.value(),

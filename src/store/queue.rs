@@ -89,7 +89,7 @@ impl Store {
             .collect();
         let rows = sqlx::query!(
             r#"select j.id as "id!", j.claims as "claims!", j.lane_id as "lane_id!", l.run_id as "run_id!",
-                      l.kind::text as "kind!", l.model as "model?", j.is_suspect as "is_suspect!",
+                      l.kind::text as "kind!", l.model as "model?", l.pricing, j.is_suspect as "is_suspect!",
                       j.cancel_requested as "cancel_requested!", j.failures as "failures!",
                       j.losses_alone as "losses_alone!", j.throttled_ms as "throttled_ms!",
                       s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?",
@@ -121,6 +121,7 @@ impl Store {
                     run_id: r.run_id,
                     kind: r.kind.parse()?,
                     model: r.model,
+                    pricing: r.pricing,
                     scenario,
                     is_suspect: r.is_suspect,
                     cancel_requested: r.cancel_requested,

@@ -29,6 +29,8 @@ pub struct RunInsert {
     pub experiment_id: Option<String>,
     /// One lane each, in this order.
     pub models: Vec<String>,
+    /// What the tokens of each cost, as the worker protocol has it; `None`: unknown. Shorter than the models: unknown too.
+    pub pricing: Vec<Option<Value>>,
     /// What every probe is called with.
     pub params: Value,
     /// 0 to 100, higher first.
@@ -182,6 +184,7 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         run.created_by,
         run.scenario_ids.as_deref(),
         run.request_id,
+        &run.pricing as &[Option<Value>],
     )
     .fetch_one(&mut *c)
     .await?;

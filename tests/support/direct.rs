@@ -73,6 +73,7 @@ impl Direct {
             name: None,
             experiment_id: None,
             models: models.iter().map(|m| (*m).to_owned()).collect(),
+            pricing: Vec::new(),
             params: json!({}),
             priority: 5,
             max_concurrency,

@@ -8,9 +8,9 @@ with new_run as (
 ), sample as materialized (
     select s.id from scenario s where s.definition_id = $3 and ($18::bigint[] is null or s.id = any ($18))
 ), new_lane as (
-    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending)
-    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs
-      from unnest($7::text[]) with ordinality as m (model, position)
+    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending, pricing)
+    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs, m.pricing
+      from unnest($7::text[], $20::jsonb[]) with ordinality as m (model, pricing, position)
      cross join (select count(*)::int as jobs from sample) as n
     returning id
 ), new_job as (
