@@ -53,6 +53,8 @@ create table run (
     status              run_status not null default 'PENDING',
     priority            smallint not null check (priority between 0 and 100),
     max_concurrency     int check (max_concurrency >= 1),
+    -- US dollars.
+    budget_usd          numeric check (budget_usd > 0),
     sample_percentage   smallint not null check (sample_percentage between 1 and 100),
     sample_seed         int not null check (sample_seed >= 0),
     sample_algorithm    text not null,

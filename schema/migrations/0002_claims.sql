@@ -70,6 +70,7 @@ begin
           from live l
          where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+           and case when l.budget_usd is null then true else fits_budget(l.id) end
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
                      rows between unbounded preceding and current row)
@@ -132,7 +133,7 @@ begin
         return;
     end if;
 
-    -- Lock the chosen lanes, and every lane of a run whose concurrency is limited: its ceiling is checked again below,
+    -- Lock the chosen lanes, and every lane of a run whose concurrency or money is limited: its ceiling is checked again below,
     -- when nobody else can change what it is compared with.
     select array_agg(id) into v_locked
       from (
@@ -140,7 +141,8 @@ begin
         union
         select s.id from lane s
          where s.run_id = any (array(select c.run_id from lane c
-                                      where c.id = any (v_lanes) and c.max_concurrency is not null))
+                                      where c.id = any (v_lanes)
+                                        and (c.max_concurrency is not null or c.budget_usd is not null)))
            and s.kind = 'probe:scenario'
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
@@ -149,19 +151,22 @@ begin
 
     return query
     with plan as materialized (
-        select l.id, l.run_id, l.max_concurrency, p.n,
-               coalesce(sum(p.n) over (partition by l.run_id order by l.id
-                                       rows between unbounded preceding and 1 preceding), 0) as before
+        select l.id, l.run_id, l.max_concurrency, l.budget_usd, job_reserve(l) as reserve, p.n,
+               coalesce(sum(p.n) over w, 0) as before, coalesce(sum(p.n * job_reserve(l)) over w, 0) as usd_before
           from unnest(v_lanes, v_counts) as p (id, n)
-          -- An end that was waited for may have held a lane.
-          join lane l on l.id = p.id and l.id = any (v_lanes) and l.held_at is null
+          -- An end that was waited for may have held a lane, or halted the run.
+          join lane l on l.id = p.id and l.id = any (v_lanes) and l.held_at is null and l.is_open and not l.is_paused
+        window w as (partition by l.run_id order by l.id rows between unbounded preceding and 1 preceding)
     ), allowed as materialized (
         select p.id,
-               case when p.max_concurrency is null then p.n
-                    else greatest(0, least(p.n, p.max_concurrency - p.before
+               greatest(0, least(
+                   p.n,
+                   case when p.max_concurrency is not null then p.max_concurrency - p.before
                          - (select sum(s.active) from lane s
-                             where s.run_id = p.run_id and s.kind = 'probe:scenario')))
-               end as n
+                             where s.run_id = p.run_id and s.kind = 'probe:scenario') end,
+                   -- What a job is expected to cost is set aside while it runs.
+                   case when p.budget_usd is not null and p.reserve > 0
+                        then floor((money_left(p.run_id) - p.usd_before) / p.reserve) end)) as n
           from plan p
     ), picked as materialized (
         select j.id

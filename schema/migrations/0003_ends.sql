@@ -150,13 +150,14 @@ declare
 begin
     v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
     -- Their runs' basic analyses as well: the end of a run has them computed, and then it is too late to keep the order.
+    -- And all lanes of a run with a guard, which counts over them.
     select array_agg(id) into v_locked
       from (
         select unnest(v_lanes) as id
         union
         select a.id from lane a
          where a.run_id = any (array(select l.run_id from lane l where l.id = any (v_lanes)))
-           and a.kind = 'analyze:basic'
+           and (a.kind = 'analyze:basic' or a.is_guarded)
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
     v_now := clock_timestamp();
@@ -291,6 +292,9 @@ begin
         perform hold_crashing_lanes(p_job, p_number, p_alone, p_crash_hold_jobs);
     end if;
 
+    if exists (select from lane l where l.id = any (v_lanes) and l.is_guarded) then
+        perform guard_runs(v_lanes);
+    end if;
     v_drained := array(select distinct l.run_id from lane l
                         where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
     if v_drained <> '{}' then
@@ -310,8 +314,11 @@ begin
                                          where p.run_id = r.id and p.kind = 'probe:scenario' and p.is_live));
     perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
 
-    -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more.
-    if 'pending' = any (v_states) or exists (select from node n where n.id = p_node and n.is_draining) then
+    -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more, and what
+    -- a budget has room for again.
+    if 'pending' = any (v_states)
+       or exists (select from lane l where l.id = any (v_lanes) and l.budget_usd is not null and l.is_live)
+       or exists (select from node n where n.id = p_node and n.is_draining) then
         perform pg_notify('runlane_wake', '');
     end if;
 end

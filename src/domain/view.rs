@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::crash::LaneHold;
+use super::guard::RunGuards;
 use super::page::Listed;
 use super::{AttemptOutcome, JobKind, JobState, RunStatus};
 
@@ -154,6 +155,8 @@ pub struct Run {
     pub revision: i64,
     /// US dollars; none while no price is known.
     pub cost_usd: Option<Decimal>,
+    /// What it may cost and how often it may fail.
+    pub guards: RunGuards,
     /// Its probes by model, in the order of [`Run::models`].
     pub progress_by_model: Vec<ModelProgress>,
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use rust_decimal::Decimal;
 
 use super::crash::LaneHold;
 use super::job::JobKind;
@@ -16,6 +17,8 @@ pub enum WaitingReason {
     RunPaused {
         /// Since when.
         since: DateTime<Utc>,
+        /// Why, where its own guard paused it.
+        halt: Option<String>,
     },
     /// An admin paused everything.
     QueuePaused {
@@ -52,6 +55,8 @@ pub enum WaitingReason {
         /// Until when it is held, if that is known.
         until: Option<DateTime<Utc>>,
     },
+    /// What runs has to end first, or the budget to be raised.
+    Budget(BudgetRoom),
     /// No node that is alive runs such jobs.
     NoNode {
         /// The kind of the job.
@@ -68,6 +73,17 @@ pub enum WaitingReason {
     },
     /// Nothing: it starts with the next free slot.
     Next,
+}
+
+/// What is left of the budget of a run, in US dollars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetRoom {
+    /// All of it.
+    pub usd: Decimal,
+    /// What is neither spent nor set aside for what runs.
+    pub left: Decimal,
+    /// What would be set aside for this job.
+    pub needed: Decimal,
 }
 
 /// Why a job waits, and whether it has waited for long.
@@ -89,6 +105,11 @@ impl fmt::Display for Waiting {
     }
 }
 
+/// Dollars as people read them.
+fn shown(usd: &Decimal) -> Decimal {
+    usd.round_dp(6).normalize()
+}
+
 fn time(at: &DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -96,8 +117,15 @@ fn time(at: &DateTime<Utc>) -> String {
 impl fmt::Display for WaitingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RunPaused { since } => {
+            Self::RunPaused { since, halt: None } => {
                 write!(f, "The run has been paused since {}; it starts after resumeRun.", time(since))
+            }
+            Self::RunPaused { since, halt: Some(halt) } => {
+                write!(
+                    f,
+                    "The run's own guard has paused it at {}: {halt}; it starts after resumeRun.",
+                    time(since)
+                )
             }
             Self::QueuePaused { by, reason } => {
                 f.write_str("The whole queue is paused")?;
@@ -138,6 +166,13 @@ impl fmt::Display for WaitingReason {
                     None => f.write_str(" until someone releases it."),
                 }
             }
+            Self::Budget(BudgetRoom { usd, left, needed }) => write!(
+                f,
+                "It may cost ${}, and ${} of the run's budget of ${} are left; it starts when what runs turns out cheaper, or after setRunBudget.",
+                shown(needed),
+                shown(left),
+                shown(usd)
+            ),
             Self::NoNode { kind, model: Some(model) } => {
                 write!(f, "No node that can run {kind} for the model {} is alive.", shorten(model))
             }
@@ -161,8 +196,20 @@ mod tests {
             |limit, until| WaitingReason::ConcurrencyLimit { name: "provider mock".into(), limit, until };
         let cases = [
             (
-                WaitingReason::RunPaused { since: at },
+                WaitingReason::RunPaused { since: at, halt: None },
                 "The run has been paused since 2027-01-15T08:00:00Z; it starts after resumeRun.",
+            ),
+            (
+                WaitingReason::RunPaused { since: at, halt: Some("the budget of $2 is used up".into()) },
+                "The run's own guard has paused it at 2027-01-15T08:00:00Z: the budget of $2 is used up; it starts after resumeRun.",
+            ),
+            (
+                WaitingReason::Budget(BudgetRoom {
+                    usd: Decimal::new(200, 2),
+                    left: Decimal::new(1, 2),
+                    needed: Decimal::new(2_000_000_001, 11),
+                }),
+                "It may cost $0.02, and $0.01 of the run's budget of $2 are left; it starts when what runs turns out cheaper, or after setRunBudget.",
             ),
             (
                 WaitingReason::QueuePaused { by: Some("ada".into()), reason: Some("costs".into()) },

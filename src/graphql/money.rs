@@ -2,8 +2,12 @@
 
 use async_graphql::SimpleObject;
 
+use rust_decimal::Decimal;
+
+use super::enums::GuardAction;
 use super::scalars::Money;
 use crate::domain::prices::PriceEntry;
+use crate::domain::{guard, view};
 
 /// What some models cost, in US dollars per million tokens.
 #[derive(SimpleObject)]
@@ -38,6 +42,56 @@ impl From<PriceEntry> for ModelPrice {
             cache_write_per_million: prices.cache_write.map(Money),
             as_of: entry.as_of.to_string(),
             source: entry.source,
+        }
+    }
+}
+
+/// What a run may cost, in US dollars.
+#[derive(SimpleObject)]
+pub(super) struct RunBudget {
+    /// All of it; `setRunBudget` changes it.
+    usd: Money,
+    /// What happens when no further probe fits.
+    on_budget: GuardAction,
+    /// What has been spent, failed attempts included.
+    spent_usd: Money,
+    /// What is set aside for the probes that run.
+    reserved_usd: Money,
+    /// What is left for further probes; below 0 when what ran cost more than was set aside for it.
+    left_usd: Money,
+}
+
+impl RunBudget {
+    pub(super) fn of(run: &view::Run) -> Option<Self> {
+        let guard::Budget { usd, action } = run.guards.budget?;
+        let (spent, reserved) = (run.cost_usd.unwrap_or(Decimal::ZERO), run.guards.reserved_usd);
+        Some(Self {
+            usd: Money(usd),
+            on_budget: action.into(),
+            spent_usd: Money(spent),
+            reserved_usd: Money(reserved),
+            left_usd: Money(usd - spent - reserved),
+        })
+    }
+}
+
+/// How often probes of a run may fail.
+#[derive(SimpleObject)]
+pub(super) struct FailureGuard {
+    /// The part of its finished probes that may fail, 0 to below 1.
+    max_failure_rate: f64,
+    /// How many must have finished, since it was started or resumed, before that is looked at.
+    min_finished: i32,
+    /// What happens when more fail.
+    on_failure_rate: GuardAction,
+}
+
+impl From<guard::FailureGuard> for FailureGuard {
+    fn from(guard: guard::FailureGuard) -> Self {
+        Self {
+            max_failure_rate: guard.max_rate,
+            min_finished: guard.min_finished,
+            on_failure_rate: guard.action.into(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::job::Job;
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
+use super::scalars::Money;
 use crate::domain::dead_letter::Redrive;
 
 /// The response header with the batch of what was created.
@@ -63,6 +64,20 @@ impl Mutation {
     /// Changes how urgent a run is. Jobs that have started go on.
     async fn set_run_priority(&self, ctx: &Context<'_>, id: ID, priority: RunPriority) -> Result<Run> {
         Ok(ctx.service()?.set_run_priority(ctx.requester()?, &id, priority.into()).await?.into())
+    }
+
+    /// Changes what a run may cost; null lifts the budget. A run that its budget has paused goes on after `resumeRun`. With
+    /// less than has been spent, its guard acts at once.
+    async fn set_run_budget(
+        &self,
+        ctx: &Context<'_>,
+        run_id: ID,
+        #[graphql(desc = "US dollars for all of it, what has been spent included.")] budget_usd: Option<
+            Money,
+        >,
+    ) -> Result<Run> {
+        let usd = budget_usd.map(|money| money.0);
+        Ok(ctx.service()?.set_run_budget(ctx.requester()?, &run_id, usd).await?.into())
     }
 
     /// Makes the failed probes of a run wait to be tried again; a finished run is reopened by it. Of many, some wait

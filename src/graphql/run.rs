@@ -15,6 +15,7 @@ use super::filters::{self, JobFilter};
 use super::history::{HistoryEntry, history_of};
 use super::job::{Job, TaskResult};
 use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf, StalenessOf};
+use super::money::{FailureGuard, RunBudget};
 use super::results::{Analysis, Transcript};
 use super::scalars::Money;
 use super::staleness::RunStaleness;
@@ -217,6 +218,21 @@ impl Run {
     /// What its probes have cost so far, in US dollars; null while no price is known.
     async fn cost_usd(&self) -> Option<Money> {
         self.0.cost_usd.map(Money)
+    }
+
+    /// What it may cost; null without a budget.
+    async fn budget(&self) -> Option<RunBudget> {
+        RunBudget::of(&self.0)
+    }
+
+    /// How often its probes may fail; null without such a guard.
+    async fn failure_guard(&self) -> Option<FailureGuard> {
+        self.0.guards.failures.map(FailureGuard::from)
+    }
+
+    /// Why its own guard paused or stopped it: the budget, or too many failures; null while none has.
+    async fn halted_because(&self) -> Option<&str> {
+        self.0.guards.halt.as_ref().map(|halt| halt.reason.as_str())
     }
 
     /// Whoever started it.

@@ -1,10 +1,9 @@
 //! `startRun`: one request becomes a run with all its jobs, or nothing.
 
 use super::access::{not_found, require_writer};
+use super::money::JobCost;
 use super::{Entity, Error, Result, Service};
 use crate::domain::definition::DefinitionContent;
-use crate::domain::params::RunParams;
-use crate::domain::prices::PriceTable;
 use crate::domain::queue::{QueueError, job_count};
 use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
@@ -36,9 +35,11 @@ impl Service {
         require_writer(requester)?;
         let asked = input.definition_id.clone();
         let definition = self.definition(&asked).await?;
-        let defaults = definition.as_ref().map(default_params).transpose()?.unwrap_or_default();
+        let content = definition.as_ref().map(content).transpose()?;
+        let defaults = content.as_ref().and_then(|c| c.params).unwrap_or_default();
         let new_run = input.check(&defaults, &self.limits)?;
-        let definition = definition.ok_or_else(|| not_found(Entity::Definition, &asked))?;
+        let (definition, content) =
+            definition.zip(content).ok_or_else(|| not_found(Entity::Definition, &asked))?;
 
         let percentage = new_run.sample_percentage;
         let scenarios = usize::try_from(definition.scenario_count).unwrap_or(0);
@@ -47,8 +48,8 @@ impl Service {
         let seed = new_run.sample_seed.unwrap_or_else(|| self.draw_seed());
         let scenario_ids =
             if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
-        let insert =
-            run_insert(requester, request_id, definition, new_run, seed, scenario_ids, &self.config.prices)?;
+        let costs = self.expected_costs(definition.id, &content, &new_run, scenario_ids.as_deref()).await?;
+        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids, costs)?;
 
         let (id, hash) = (insert.id, insert.input_hash.clone());
         let waiting_max = self.config.numbers.user_waiting_jobs_max;
@@ -122,11 +123,9 @@ fn as_i64(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// What the definition says about params.
-fn default_params(definition: &Definition) -> Result<RunParams> {
-    let content: DefinitionContent =
-        serde_json::from_value(definition.content.clone()).map_err(|e| Error::internal(&e))?;
-    Ok(content.params.unwrap_or_default())
+/// What the definition asks.
+fn content(definition: &Definition) -> Result<DefinitionContent> {
+    serde_json::from_value(definition.content.clone()).map_err(|e| Error::internal(&e))
 }
 
 fn run_insert(
@@ -136,7 +135,7 @@ fn run_insert(
     run: NewRun,
     seed: u32,
     scenario_ids: Option<Vec<i64>>,
-    prices: &PriceTable,
+    costs: Vec<Option<JobCost>>,
 ) -> Result<RunInsert> {
     let narrow = |error: std::num::TryFromIntError| Error::internal(&error);
     Ok(RunInsert {
@@ -146,7 +145,10 @@ fn run_insert(
         definition_id: definition.id,
         definition_snapshot: definition.content,
         input_hash: hex::decode(run.input_hash()).map_err(|e| Error::internal(&e))?,
-        pricing: run.models.iter().map(|m| prices.find(m.as_str()).map(|e| e.prices.to_protocol())).collect(),
+        pricing: costs.iter().map(|c| c.as_ref().map(|c| c.prices.to_protocol())).collect(),
+        estimate_usd: costs.iter().map(|c| c.as_ref().map(|c| c.at_most_usd)).collect(),
+        budget: run.budget,
+        failures: run.failures,
         models: run.models.iter().map(ModelId::to_string).collect(),
         params: serde_json::to_value(run.params).map_err(|e| Error::internal(&e))?,
         priority: run.priority.value(),

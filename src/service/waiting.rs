@@ -7,7 +7,7 @@ use crate::store::WaitingFacts;
 /// The first that holds, in the order of [`WaitingReason`].
 pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     if let Some(pause) = facts.run_pause {
-        return WaitingReason::RunPaused { since: pause.since };
+        return WaitingReason::RunPaused { since: pause.since, halt: pause.halt };
     }
     if let Some(pause) = facts.queue_pause {
         return WaitingReason::QueuePaused { by: pause.by, reason: pause.reason };
@@ -31,6 +31,9 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
             limit: Some(limit),
             until: None,
         };
+    }
+    if let Some(room) = facts.budget.filter(|room| room.left < room.needed) {
+        return WaitingReason::Budget(room);
     }
     let unserved = facts.model.filter(|m| m.parse::<ModelId>().is_ok_and(|m| !m.is_served()));
     if unserved.is_some() || !facts.has_node {
@@ -66,6 +69,7 @@ mod tests {
             failures: 0,
             max_concurrency: None,
             run_active: 0,
+            budget: None,
             has_node: true,
             ahead: 0,
             ahead_is_capped: false,
@@ -101,8 +105,8 @@ mod tests {
         assert!(matches!(reason(facts.clone()), WaitingReason::LaneHeld(_)));
         facts.queue_pause = Some(QueuePause { by: Some("ada".to_owned()), reason: None });
         assert!(matches!(reason(facts.clone()), WaitingReason::QueuePaused { .. }));
-        facts.run_pause = Some(RunPause { since: at });
-        assert_eq!(reason(facts), WaitingReason::RunPaused { since: at });
+        facts.run_pause = Some(RunPause { since: at, halt: None });
+        assert_eq!(reason(facts), WaitingReason::RunPaused { since: at, halt: None });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{Result, Store};
 use crate::domain::JobKind;
 use crate::domain::crash::LaneHold;
 use crate::domain::model_id::served_providers;
+use crate::domain::waiting::BudgetRoom;
 
 /// Everything that bears on why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct WaitingFacts {
     pub max_concurrency: Option<i32>,
     /// Probes of its run that run now.
     pub run_active: i64,
+    /// What its run may cost.
+    pub budget: Option<BudgetRoom>,
     /// Whether a node that executes jobs is alive and not draining.
     pub has_node: bool,
     /// Waiting jobs that come first: those of lanes with a higher priority, and earlier ones of its own lane, of which
@@ -45,10 +48,12 @@ pub struct WaitingFacts {
 }
 
 /// A pause of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunPause {
     /// Since when.
     pub since: DateTime<Utc>,
+    /// Why, where its own guard paused it.
+    pub halt: Option<String>,
 }
 
 /// A pause of the queue.
@@ -70,6 +75,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
+                   r.halt_reason, l.budget_usd, job_reserve(l) as "reserve!",
+                   case when l.budget_usd is not null then money_left(l.run_id) end as money_left,
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
                    l.held_at, l.hold_reason,
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
@@ -116,7 +123,12 @@ impl Store {
                     run_id: row.run_id,
                     kind: row.kind.parse()?,
                     model: row.model,
-                    run_pause: row.run_paused_at.map(|since| RunPause { since }),
+                    run_pause: row.run_paused_at.map(|since| RunPause { since, halt: row.halt_reason }),
+                    budget: row.budget_usd.zip(row.money_left).map(|(usd, left)| BudgetRoom {
+                        usd,
+                        left,
+                        needed: row.reserve,
+                    }),
                     queue_pause: row
                         .queue_is_paused
                         .then_some(QueuePause { by: row.paused_by, reason: row.pause_reason }),

@@ -3,14 +3,17 @@
 with new_run as (
     insert into run (id, batch_id, definition_id, definition_snapshot, name, experiment_id, models, params, priority,
                      max_concurrency, sample_percentage, sample_seed, sample_algorithm, idempotency_key, input_hash,
-                     metadata, created_by, request_id)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19)
+                     metadata, created_by, request_id, budget_usd, on_budget, max_failure_rate, min_finished, on_failure_rate)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19,
+            $22, $23, $24, $25, $26)
 ), sample as materialized (
     select s.id from scenario s where s.definition_id = $3 and ($18::bigint[] is null or s.id = any ($18))
 ), new_lane as (
-    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending, pricing)
-    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs, m.pricing
-      from unnest($7::text[], $20::jsonb[]) with ordinality as m (model, pricing, position)
+    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending,
+                      pricing, estimate_usd, budget_usd, is_guarded)
+    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs,
+           m.pricing, m.estimate_usd, $22, $22::numeric is not null or $24::float8 is not null
+      from unnest($7::text[], $20::jsonb[], $21::numeric[]) with ordinality as m (model, pricing, estimate_usd, position)
      cross join (select count(*)::int as jobs from sample) as n
     returning id
 ), new_job as (
