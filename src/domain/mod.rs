@@ -11,6 +11,7 @@ pub mod definition;
 pub mod error_code;
 pub mod estimate;
 pub mod filter;
+pub mod forecast;
 pub mod guard;
 pub mod history;
 pub mod ids;

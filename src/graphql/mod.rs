@@ -13,6 +13,7 @@ mod definition;
 mod deletion;
 mod enums;
 mod error;
+mod estimate;
 mod filters;
 mod history;
 mod inputs;

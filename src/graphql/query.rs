@@ -7,8 +7,10 @@ use super::connection::Connection;
 use super::context::ContextExt;
 use super::dead_letter::{DeadLetter, DeadLetterConnection, DeadLetterFilter};
 use super::definition::Definition;
+use super::estimate::RunEstimate;
 use super::filters::RunFilter;
 use super::history::HistoryEntry;
+use super::inputs::StartRunInput;
 use super::job::Job;
 use super::money::ModelPrice;
 use super::node::Node;
@@ -101,6 +103,13 @@ impl Query {
     ) -> Result<Vec<ModelPrice>> {
         let prices = ctx.service()?.prices(model.as_deref())?;
         Ok(prices.into_iter().map(ModelPrice::from).collect())
+    }
+
+    /// What a run would take, before anything of it is started: jobs, tokens, cost and duration. Mistakes in the input are
+    /// those of `startRun`.
+    async fn estimate_run(&self, ctx: &Context<'_>, input: StartRunInput) -> Result<RunEstimate> {
+        ctx.requester()?;
+        Ok(ctx.service()?.estimate_run(input.into()).await?.into())
     }
 
     /// The whole queue at a glance.

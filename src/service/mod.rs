@@ -9,6 +9,7 @@ mod dead_letters;
 mod definitions;
 mod deletion;
 mod error;
+mod estimate;
 mod history;
 mod jobs;
 mod lanes;
@@ -27,6 +28,7 @@ use rand_chacha::ChaCha20Rng;
 
 pub use deletion::Deletion;
 pub use error::{Entity, Error, Result};
+pub use estimate::{ModelEstimate, RunEstimate};
 pub use lanes::LaneAndWhy;
 pub use start::Started;
 

@@ -1,16 +1,16 @@
 //! What things cost, and what a run may cost.
 
+use chrono::NaiveDate;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::access::{not_found, parse_id, require_writer};
 use super::control::allows;
+use super::start::Prepared;
 use super::{Entity, Result, Service};
-use crate::domain::definition::DefinitionContent;
-use crate::domain::estimate::Conversation;
+use crate::domain::estimate::{Conversation, PromptSizes};
 use crate::domain::guard::{Budget, check_usd};
 use crate::domain::prices::{PriceEntry, Prices};
-use crate::domain::start_run::NewRun;
 use crate::domain::view::Run;
 use crate::domain::{Checker, ModelId, Requester, RunAction, ValidationErrors};
 use crate::store::BudgetSet;
@@ -20,6 +20,10 @@ use crate::store::BudgetSet;
 pub(super) struct JobCost {
     /// Of its tokens.
     pub(super) prices: Prices,
+    /// The day of these prices.
+    pub(super) as_of: NaiveDate,
+    /// Of the sample's prompts.
+    pub(super) sizes: PromptSizes,
     /// US dollars for the longest prompt of the sample, answered at the length that the run allows.
     pub(super) at_most_usd: Decimal,
 }
@@ -65,60 +69,49 @@ impl Service {
     }
 
     /// What the conversations of a run look like.
-    pub(super) fn conversation(&self, content: &DefinitionContent, run: &NewRun) -> Conversation {
+    pub(super) fn conversation(&self, prepared: &Prepared) -> Conversation {
         let expected = self.config.numbers.expected_output_tokens.unsigned_abs();
-        Conversation::new(content, &run.params, expected.into())
+        Conversation::new(&prepared.content, &prepared.run.params, expected.into())
     }
 
     /// What a job of each model costs; `None` where its price is unknown.
     ///
     /// # Errors
-    /// VALIDATION_ERROR for a budget that cannot be kept.
-    pub(super) async fn expected_costs(
-        &self,
-        definition: Uuid,
-        content: &DefinitionContent,
-        run: &NewRun,
-        scenarios: Option<&[i64]>,
-    ) -> Result<Vec<Option<JobCost>>> {
-        let known = run.models.iter().map(|m| self.config.prices.find(m.as_str()).map(|e| e.prices));
-        let known: Vec<Option<Prices>> = known.collect();
-        if known.iter().all(Option::is_none) {
-            run.budget.map_or(Ok(()), |_| require_prices(&run.models, &known))?;
-            return Ok(vec![None; known.len()]);
+    /// Only failures of the server.
+    pub(super) async fn job_costs(&self, prepared: &Prepared) -> Result<Vec<Option<JobCost>>> {
+        let found = prepared.run.models.iter().map(|m| self.config.prices.find(m.as_str()));
+        let found: Vec<Option<&PriceEntry>> = found.collect();
+        if found.iter().all(Option::is_none) {
+            return Ok(vec![None; found.len()]);
         }
-        let sizes = self.store.prompt_sizes(definition, scenarios).await.map_err(|e| self.failed(e))?;
-        let tokens = self.conversation(content, run).at_most(sizes.longest);
-        let costs: Vec<Option<JobCost>> = known
-            .iter()
-            .map(|prices| prices.map(|prices| JobCost { prices, at_most_usd: tokens.cost(&prices) }))
-            .collect();
-        if let Some(budget) = run.budget {
-            require_prices(&run.models, &known)?;
-            require_one_job(budget, &costs)?;
-        }
-        Ok(costs)
+        let sizes = self.prompt_sizes(prepared).await?;
+        let tokens = self.conversation(prepared).at_most(sizes.longest);
+        let cost = |entry: &PriceEntry| JobCost {
+            prices: entry.prices,
+            as_of: entry.as_of,
+            sizes,
+            at_most_usd: tokens.cost(&entry.prices),
+        };
+        Ok(found.into_iter().map(|entry| entry.map(cost)).collect())
+    }
+
+    /// The lengths of the prompts of the sample.
+    pub(super) async fn prompt_sizes(&self, prepared: &Prepared) -> Result<PromptSizes> {
+        let (definition, ids) = (prepared.definition.id, prepared.scenario_ids.as_deref());
+        self.store.prompt_sizes(definition, ids).await.map_err(|e| self.failed(e))
     }
 }
 
-/// A budget cannot be kept where nobody knows what is spent.
-fn require_prices(models: &[ModelId], known: &[Option<Prices>]) -> Result<()> {
-    let unknown = models.iter().zip(known).filter(|(_, prices)| prices.is_none());
+/// Whether a budget can be kept: the price of every model is known, and a job of one fits in.
+///
+/// # Errors
+/// VALIDATION_ERROR that says what stands in the way.
+pub(super) fn check_budget(budget: Budget, models: &[ModelId], costs: &[Option<JobCost>]) -> Result<()> {
+    let unknown = models.iter().zip(costs).filter(|(_, cost)| cost.is_none());
     let unknown: Vec<&str> = unknown.map(|(model, _)| model.as_str()).collect();
-    if unknown.is_empty() { Ok(()) } else { Err(unpriced("input.budgetUsd", &unknown)) }
-}
-
-/// Why a budget cannot be kept for these models.
-pub(super) fn unpriced(field: &str, models: &[&str]) -> super::Error {
-    let message = format!(
-        "cannot be kept, because the price of {} is unknown: leave these models out, leave the budget out, or have the operator give their prices in RUNLANE_PRICES_FILE",
-        models.join(", ")
-    );
-    ValidationErrors::one(field, message).into()
-}
-
-/// A budget into which no job fits would start nothing.
-fn require_one_job(budget: Budget, costs: &[Option<JobCost>]) -> Result<()> {
+    if !unknown.is_empty() {
+        return Err(unpriced("input.budgetUsd", &unknown));
+    }
     match costs.iter().flatten().map(|c| c.at_most_usd).min() {
         Some(least) if least > budget.usd => {
             let message = format!(
@@ -129,4 +122,13 @@ fn require_one_job(budget: Budget, costs: &[Option<JobCost>]) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Why a budget cannot be kept for these models.
+pub(super) fn unpriced(field: &str, models: &[&str]) -> super::Error {
+    let message = format!(
+        "cannot be kept, because the price of {} is unknown: leave these models out, leave the budget out, or have the operator give their prices in RUNLANE_PRICES_FILE",
+        models.join(", ")
+    );
+    ValidationErrors::one(field, message).into()
 }

@@ -1,7 +1,8 @@
 //! `startRun`: one request becomes a run with all its jobs, or nothing.
 
 use super::access::{not_found, require_writer};
-use super::money::JobCost;
+use super::estimate::Forecast;
+use super::money::{JobCost, check_budget};
 use super::{Entity, Error, Result, Service};
 use crate::domain::definition::DefinitionContent;
 use crate::domain::queue::{QueueError, job_count};
@@ -9,6 +10,21 @@ use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
 use crate::domain::{ModelId, Requester, ids, sampling};
 use crate::store::{Inserted, RunInsert};
+
+/// A run that may be started, with all that is to be read of the database.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    pub(super) definition: Definition,
+    pub(super) content: DefinitionContent,
+    pub(super) run: NewRun,
+    /// Scenarios of the sample.
+    pub(super) sampled: u64,
+    /// One for each of these and each model.
+    pub(super) jobs: u64,
+    pub(super) seed: u32,
+    /// The sample; `None`: all.
+    pub(super) scenario_ids: Option<Vec<i64>>,
+}
 
 /// A run that exists now.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,22 +50,14 @@ impl Service {
     ) -> Result<Started> {
         require_writer(requester)?;
         let asked = input.definition_id.clone();
-        let definition = self.definition(&asked).await?;
-        let content = definition.as_ref().map(content).transpose()?;
-        let defaults = content.as_ref().and_then(|c| c.params).unwrap_or_default();
-        let new_run = input.check(&defaults, &self.limits)?;
-        let (definition, content) =
-            definition.zip(content).ok_or_else(|| not_found(Entity::Definition, &asked))?;
-
-        let percentage = new_run.sample_percentage;
-        let scenarios = usize::try_from(definition.scenario_count).unwrap_or(0);
-        let sampled = sampling::sample_size(scenarios, percentage);
-        let jobs = job_count(sampled, new_run.models.len(), self.limits.run_jobs_max)?;
-        let seed = new_run.sample_seed.unwrap_or_else(|| self.draw_seed());
-        let scenario_ids =
-            if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
-        let costs = self.expected_costs(definition.id, &content, &new_run, scenario_ids.as_deref()).await?;
-        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids, costs)?;
+        let prepared = self.prepare(input).await?;
+        let jobs = prepared.jobs;
+        let costs = self.job_costs(&prepared).await?;
+        if let Some(budget) = prepared.run.budget {
+            check_budget(budget, &prepared.run.models, &costs)?;
+        }
+        let forecast = self.forecast(&prepared, &costs).await?;
+        let insert = run_insert(requester, request_id, prepared, costs, &forecast)?;
 
         let (id, hash) = (insert.id, insert.input_hash.clone());
         let waiting_max = self.config.numbers.user_waiting_jobs_max;
@@ -108,6 +116,28 @@ impl Service {
         Ok(Started { run, is_new })
     }
 
+    /// Checks what is asked for, and draws the sample.
+    ///
+    /// # Errors
+    /// VALIDATION_ERROR with every mistake, NOT_FOUND for the definition, QUEUE_ERROR for too many jobs.
+    pub(super) async fn prepare(&self, input: StartRunInput) -> Result<Prepared> {
+        let asked = input.definition_id.clone();
+        let definition = self.definition(&asked).await?;
+        let content = definition.as_ref().map(content).transpose()?;
+        let defaults = content.as_ref().and_then(|c| c.params).unwrap_or_default();
+        let run = input.check(&defaults, &self.limits)?;
+        let (definition, content) =
+            definition.zip(content).ok_or_else(|| not_found(Entity::Definition, &asked))?;
+        let percentage = run.sample_percentage;
+        let scenarios = usize::try_from(definition.scenario_count).unwrap_or(0);
+        let sampled = sampling::sample_size(scenarios, percentage);
+        let jobs = job_count(sampled, run.models.len(), self.limits.run_jobs_max)?;
+        let seed = run.sample_seed.unwrap_or_else(|| self.draw_seed());
+        let scenario_ids =
+            if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
+        Ok(Prepared { definition, content, run, sampled: sampled as u64, jobs, seed, scenario_ids })
+    }
+
     /// The ids of the scenarios that this seed takes.
     async fn sample(&self, definition: &Definition, percentage: u32, seed: u32) -> Result<Vec<i64>> {
         let scenarios = self.store.scenario_keys(definition.id).await.map_err(|e| self.failed(e))?;
@@ -131,12 +161,11 @@ fn content(definition: &Definition) -> Result<DefinitionContent> {
 fn run_insert(
     requester: &Requester,
     request_id: &str,
-    definition: Definition,
-    run: NewRun,
-    seed: u32,
-    scenario_ids: Option<Vec<i64>>,
+    prepared: Prepared,
     costs: Vec<Option<JobCost>>,
+    forecast: &Forecast,
 ) -> Result<RunInsert> {
+    let Prepared { definition, run, seed, scenario_ids, .. } = prepared;
     let narrow = |error: std::num::TryFromIntError| Error::internal(&error);
     Ok(RunInsert {
         id: ids::new_id(),
@@ -147,6 +176,8 @@ fn run_insert(
         input_hash: hex::decode(run.input_hash()).map_err(|e| Error::internal(&e))?,
         pricing: costs.iter().map(|c| c.as_ref().map(|c| c.prices.to_protocol())).collect(),
         estimate_usd: costs.iter().map(|c| c.as_ref().map(|c| c.at_most_usd)).collect(),
+        expected_ms: forecast.ms,
+        expected_usd: forecast.usd,
         budget: run.budget,
         failures: run.failures,
         models: run.models.iter().map(ModelId::to_string).collect(),

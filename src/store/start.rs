@@ -35,6 +35,10 @@ pub struct RunInsert {
     pub pricing: Vec<Option<Value>>,
     /// US dollars that a job of each model is expected to cost at most; as long as `pricing`.
     pub estimate_usd: Vec<Option<Decimal>>,
+    /// What is foretold of it: milliseconds from its first claim to its end, …
+    pub expected_ms: Option<f64>,
+    /// … and US dollars.
+    pub expected_usd: Option<Decimal>,
     /// What it may cost.
     pub budget: Option<Budget>,
     /// How often it may fail.
@@ -199,6 +203,8 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         run.failures.map(|f| f.max_rate),
         run.failures.map(|f| f.min_finished),
         run.failures.map_or(GuardAction::Pause, |f| f.action).as_str(),
+        run.expected_ms,
+        run.expected_usd,
     )
     .fetch_one(&mut *c)
     .await?;

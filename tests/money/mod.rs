@@ -2,6 +2,7 @@
 
 mod budget;
 mod cost;
+mod estimate;
 mod failures;
 mod prices;
 

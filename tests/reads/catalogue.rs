@@ -21,7 +21,7 @@ const ENUMS: [&str; 9] = [
 ];
 
 /// The migrator's own is the first. Partitions of the archive come and go with the months, their parents stay.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 28] = [
     "_sqlx_migrations",
     "analysis",
     "archived_job (partitioned)",
@@ -39,6 +39,7 @@ const TABLES: [&str; 27] = [
     "lane_error",
     "leadership",
     "lease_watch",
+    "model_statistic",
     "node",
     "queue_minute",
     "queue_state",

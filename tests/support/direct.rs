@@ -75,6 +75,8 @@ impl Direct {
             models: models.iter().map(|m| (*m).to_owned()).collect(),
             pricing: Vec::new(),
             estimate_usd: Vec::new(),
+            expected_ms: None,
+            expected_usd: None,
             budget: None,
             failures: None,
             params: json!({}),
