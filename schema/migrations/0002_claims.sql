@@ -43,6 +43,8 @@ declare
     -- The kinds with slots left, and whether their lanes may have more than they offered.
     v_unfilled job_kind[];
     v_more     boolean;
+    -- Lanes whose jobs a spend limit holds.
+    v_broke    bigint[] := '{}';
 begin
     perform pg_advisory_xact_lock_shared(gate());
     v_now := clock_timestamp();
@@ -54,6 +56,10 @@ begin
     perform from node n where n.id = p_node and n.lease_until > v_now and not n.is_draining for key share;
     if not found then
         return;
+    end if;
+
+    if exists (select from spend_limit) then
+        v_broke := lock_spend_limits(v_now);
     end if;
 
     -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
@@ -71,6 +77,7 @@ begin
          where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
            and case when l.budget_usd is null then true else fits_budget(l.id) end
+           and l.id <> all (v_broke)
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
                      rows between unbounded preceding and current row)
@@ -146,6 +153,10 @@ begin
            and s.kind = 'probe:scenario'
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
+    v_wanted := (select sum(n) from unnest(v_counts) as n);
+    if exists (select from spend_limit) then
+        v_counts := within_spend_limits(v_lanes, v_counts, v_now);
+    end if;
     -- After whatever the locks were waited for.
     v_claimed_at := clock_timestamp();
 
@@ -207,7 +218,6 @@ begin
     select c.id, c.claims, null::bigint from claimed c;
 
     get diagnostics v_got = row_count;
-    v_wanted := (select sum(n) from unnest(v_counts) as n);
     if v_got < v_wanted or v_more then
         return query select null::bigint, null::int, 0::bigint;
     elsif v_unfilled <> '{}' then

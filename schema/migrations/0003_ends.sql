@@ -263,6 +263,13 @@ begin
         select f.lane_id, f.error_code, count(*) from fenced f where f.state = 'failed'
          group by f.lane_id, f.error_code order by 1, 2
         on conflict (lane_id, error_code) do update set failed = e.failed + excluded.failed
+    ), spent as (
+        insert into spend_day as d (day, owner, group_name, node_id, usd)
+        select (v_now at time zone 'UTC')::date, r.created_by, coalesce(r.created_group, ''), p_node, sum(f.cost_usd)
+          from fenced f join run r on r.id = f.run_id
+         where f.cost_usd > 0
+         group by r.created_by, coalesce(r.created_group, '') order by 2, 3
+        on conflict (day, owner, group_name, node_id) do update set usd = d.usd + excluded.usd
     ), tallied as (
         insert into queue_minute as q (minute, kind, node_id, completed, failed)
         select date_trunc('minute', v_now), f.kind, p_node,

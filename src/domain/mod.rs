@@ -30,6 +30,7 @@ pub mod request;
 pub mod requester;
 pub mod run;
 pub mod sampling;
+pub mod spend;
 pub mod staleness;
 pub mod start_run;
 pub mod text_enum;

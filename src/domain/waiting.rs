@@ -7,6 +7,7 @@ use rust_decimal::Decimal;
 
 use super::crash::LaneHold;
 use super::job::JobKind;
+use super::spend::SpendHold;
 use super::staleness::StaleNote;
 use super::validation::shorten;
 
@@ -57,6 +58,8 @@ pub enum WaitingReason {
     },
     /// What runs has to end first, or the budget to be raised.
     Budget(BudgetRoom),
+    /// An admin limits what may be spent in a period.
+    SpendLimit(SpendHold),
     /// No node that is alive runs such jobs.
     NoNode {
         /// The kind of the job.
@@ -173,6 +176,11 @@ impl fmt::Display for WaitingReason {
                 shown(left),
                 shown(usd)
             ),
+            Self::SpendLimit(hold) => {
+                let mut said = hold.to_string();
+                said.replace_range(..1, "T");
+                write!(f, "{said}; it starts at {}, or when an admin raises the limit.", time(&hold.until))
+            }
             Self::NoNode { kind, model: Some(model) } => {
                 write!(f, "No node that can run {kind} for the model {} is alive.", shorten(model))
             }

@@ -1,13 +1,14 @@
 //! What things cost.
 
-use async_graphql::SimpleObject;
+use async_graphql::{Enum, SimpleObject};
+use chrono::{DateTime, Utc};
 
 use rust_decimal::Decimal;
 
 use super::enums::GuardAction;
 use super::scalars::Money;
 use crate::domain::prices::PriceEntry;
-use crate::domain::{guard, view};
+use crate::domain::{self, guard, spend, view};
 
 /// What some models cost, in US dollars per million tokens.
 #[derive(SimpleObject)]
@@ -93,5 +94,95 @@ impl From<guard::FailureGuard> for FailureGuard {
             min_finished: guard.min_finished,
             on_failure_rate: guard.action.into(),
         }
+    }
+}
+
+/// Whose spending.
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "spend::SpendScope")]
+pub(super) enum SpendScope {
+    /// Everybody's together.
+    Installation,
+    /// That of everybody whose token names one group.
+    Group,
+    /// That of one user.
+    User,
+}
+
+/// How long a spend limit lasts, by the calendar of UTC.
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "spend::SpendPeriod")]
+pub(super) enum SpendPeriod {
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+/// What a person may do.
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "domain::Role")]
+pub(super) enum Role {
+    /// Sees all, changes nothing.
+    Viewer,
+    /// Sees and controls its own runs.
+    User,
+    /// Does everything.
+    Admin,
+}
+
+/// What was spent in the present day or month, in US dollars.
+#[derive(SimpleObject)]
+pub(super) struct Spend {
+    /// Whose spending.
+    scope: SpendScope,
+    /// The group's or the user's name; null for the installation.
+    key: Option<String>,
+    /// By day or by month.
+    period: SpendPeriod,
+    /// When the period began.
+    from: DateTime<Utc>,
+    /// When it ends, and what was spent counts from 0 again.
+    until: DateTime<Utc>,
+    /// What has been spent, failed attempts included. What has no price is not in it.
+    spent_usd: Money,
+    /// What is set aside for the probes that run.
+    reserved_usd: Money,
+    /// What may be spent; null without a limit.
+    limit_usd: Option<Money>,
+    /// What is left of the limit; null without one.
+    left_usd: Option<Money>,
+}
+
+impl From<spend::Spend> for Spend {
+    fn from(spend: spend::Spend) -> Self {
+        let left_usd = spend.left_usd().map(Money);
+        Self {
+            scope: spend.account.scope.into(),
+            key: Some(spend.account.key).filter(|key| !key.is_empty()),
+            period: spend.account.period.into(),
+            from: spend.from,
+            until: spend.until,
+            spent_usd: Money(spend.spent_usd),
+            reserved_usd: Money(spend.reserved_usd),
+            limit_usd: spend.limit_usd.map(Money),
+            left_usd,
+        }
+    }
+}
+
+/// Which roles may start runs with a provider.
+#[derive(SimpleObject)]
+pub(super) struct ProviderRoles {
+    /// What stands before the `/` of a model id.
+    provider: String,
+    /// The roles; null: all that may start runs.
+    roles: Option<Vec<Role>>,
+}
+
+impl From<spend::ProviderRoles> for ProviderRoles {
+    fn from(entry: spend::ProviderRoles) -> Self {
+        let roles = entry.roles.map(|roles| roles.into_iter().map(Role::from).collect());
+        Self { provider: entry.provider, roles }
     }
 }

@@ -12,7 +12,7 @@ use super::filters::RunFilter;
 use super::history::HistoryEntry;
 use super::inputs::StartRunInput;
 use super::job::Job;
-use super::money::ModelPrice;
+use super::money::{ModelPrice, ProviderRoles, Spend, SpendPeriod, SpendScope};
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::run::Run;
@@ -110,6 +110,30 @@ impl Query {
     async fn estimate_run(&self, ctx: &Context<'_>, input: StartRunInput) -> Result<RunEstimate> {
         ctx.requester()?;
         Ok(ctx.service()?.estimate_run(input.into()).await?.into())
+    }
+
+    /// What was spent in the present day or month. A user sees its own and its group's, null for others; viewers and admins
+    /// see all.
+    async fn spend(
+        &self,
+        ctx: &Context<'_>,
+        scope: SpendScope,
+        #[graphql(desc = "The group's or the user's name; left out, your own.")] key: Option<String>,
+        #[graphql(default_with = "SpendPeriod::Month")] period: SpendPeriod,
+    ) -> Result<Option<Spend>> {
+        let found = ctx.service()?.spend(ctx.requester()?, scope.into(), key, period.into()).await?;
+        Ok(found.map(Spend::from))
+    }
+
+    /// What may be spent, the limit of which least is left first. A user sees those that concern its runs.
+    async fn spend_limits(&self, ctx: &Context<'_>) -> Result<Vec<Spend>> {
+        Ok(ctx.service()?.spend_limits(ctx.requester()?).await?.into_iter().map(Spend::from).collect())
+    }
+
+    /// The providers that not every role may use.
+    async fn provider_roles(&self, ctx: &Context<'_>) -> Result<Vec<ProviderRoles>> {
+        ctx.requester()?;
+        Ok(ctx.service()?.provider_roles().await?.into_iter().map(ProviderRoles::from).collect())
     }
 
     /// The whole queue at a glance.

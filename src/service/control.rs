@@ -215,7 +215,7 @@ mod tests {
     use crate::domain::{JobState, Role, RunStatus};
 
     fn who(subject: &str, role: Role) -> Requester {
-        Requester { subject: subject.to_owned(), role, request_id: String::new() }
+        Requester { subject: subject.to_owned(), role, group: None, request_id: String::new() }
     }
 
     fn run(status: RunStatus) -> RunHead {

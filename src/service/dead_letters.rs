@@ -220,7 +220,7 @@ mod tests {
     use crate::store::RunHead;
 
     fn who(subject: &str, role: Role) -> Requester {
-        Requester { subject: subject.to_owned(), role, request_id: String::new() }
+        Requester { subject: subject.to_owned(), role, group: None, request_id: String::new() }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod money;
 mod nodes;
 mod queue;
 mod runs;
+mod spend;
 mod staleness;
 mod start;
 mod waiting;

@@ -56,6 +56,7 @@ impl Service {
         if let Some(budget) = prepared.run.budget {
             check_budget(budget, &prepared.run.models, &costs)?;
         }
+        self.check_spending(requester, &prepared, &costs).await?;
         let forecast = self.forecast(&prepared, &costs).await?;
         let insert = run_insert(requester, request_id, prepared, costs, &forecast)?;
 
@@ -192,6 +193,7 @@ fn run_insert(
         idempotency_key: run.idempotency_key,
         metadata: run.metadata,
         created_by: requester.subject.clone(),
+        created_group: requester.group.clone(),
         scenario_ids,
     })
 }

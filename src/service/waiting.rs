@@ -35,6 +35,9 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     if let Some(room) = facts.budget.filter(|room| room.left < room.needed) {
         return WaitingReason::Budget(room);
     }
+    if let Some(hold) = facts.spend {
+        return WaitingReason::SpendLimit(hold);
+    }
     let unserved = facts.model.filter(|m| m.parse::<ModelId>().is_ok_and(|m| !m.is_served()));
     if unserved.is_some() || !facts.has_node {
         return WaitingReason::NoNode { kind: facts.kind, model: unserved };
@@ -70,6 +73,7 @@ mod tests {
             max_concurrency: None,
             run_active: 0,
             budget: None,
+            spend: None,
             has_node: true,
             ahead: 0,
             ahead_is_capped: false,

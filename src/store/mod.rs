@@ -35,6 +35,7 @@ mod retry;
 mod runs;
 mod scenarios;
 mod server;
+mod spend;
 mod staleness;
 mod start;
 mod temporary;

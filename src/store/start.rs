@@ -63,6 +63,8 @@ pub struct RunInsert {
     pub metadata: Option<Value>,
     /// The requester's subject.
     pub created_by: String,
+    /// The requester's group.
+    pub created_group: Option<String>,
     /// The sample; `None` takes all scenarios of the definition.
     pub scenario_ids: Option<Vec<i64>>,
 }
@@ -205,6 +207,7 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         run.failures.map_or(GuardAction::Pause, |f| f.action).as_str(),
         run.expected_ms,
         run.expected_usd,
+        run.created_group,
     )
     .fetch_one(&mut *c)
     .await?;

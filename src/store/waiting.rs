@@ -7,6 +7,7 @@ use super::{Result, Store};
 use crate::domain::JobKind;
 use crate::domain::crash::LaneHold;
 use crate::domain::model_id::served_providers;
+use crate::domain::spend::{Account, SpendHold};
 use crate::domain::waiting::BudgetRoom;
 
 /// Everything that bears on why a job waits.
@@ -36,6 +37,8 @@ pub struct WaitingFacts {
     pub max_concurrency: Option<i32>,
     /// Probes of its run that run now.
     pub run_active: i64,
+    /// A spend limit that holds it.
+    pub spend: Option<SpendHold>,
     /// What its run may cost.
     pub budget: Option<BudgetRoom>,
     /// Whether a node that executes jobs is alive and not draining.
@@ -74,9 +77,12 @@ impl Store {
     pub async fn waiting_facts(&self, jobs: &[i64], count_max: i64) -> Result<Vec<WaitingFacts>> {
         let rows = sqlx::query!(
             r#"
+            with room as materialized (select * from spend_rooms(clock_timestamp()))
             select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
                    r.halt_reason, l.budget_usd, job_reserve(l) as "reserve!",
                    case when l.budget_usd is not null then money_left(l.run_id) end as money_left,
+                   spend.scope as "scope?", spend.key as "key?", spend.period as "period?", spend.usd as "usd?",
+                   spend.spent as "spent?", spend.reserved as "reserved?", spend.until_at as "until_at?",
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
                    l.held_at, l.hold_reason,
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
@@ -108,6 +114,12 @@ impl Store {
                          where e.lane_id = l.id and e.state = 'pending' and (e.run_at, e.id) < (j.run_at, j.id)
                          limit $2) as e
              ) as earlier
+             left join lateral (
+                select m.* from room m
+                 where l.kind = 'probe:scenario' and spend_covers(m.scope, m.key, r.created_by, r.created_group)
+                   and spend_holds(m.remains, l)
+                 order by m.until_at desc, m.scope, m.key limit 1
+             ) as spend on true
              where j.id = any($1) and j.state = 'pending' and l.is_open
             "#,
             jobs,
@@ -132,6 +144,32 @@ impl Store {
                     queue_pause: row
                         .queue_is_paused
                         .then_some(QueuePause { by: row.paused_by, reason: row.pause_reason }),
+                    spend: match (
+                        row.scope,
+                        row.key,
+                        row.period,
+                        row.usd,
+                        row.spent,
+                        row.reserved,
+                        row.until_at,
+                    ) {
+                        (
+                            Some(scope),
+                            Some(key),
+                            Some(period),
+                            Some(usd),
+                            Some(spent),
+                            Some(reserved),
+                            Some(until),
+                        ) => Some(SpendHold {
+                            account: Account { scope: scope.parse()?, key, period: period.parse()? },
+                            limit_usd: usd,
+                            spent_usd: spent,
+                            reserved_usd: reserved,
+                            until,
+                        }),
+                        _ => None,
+                    },
                     hold: row.held_at.zip(row.hold_reason).map(|(since, reason)| LaneHold { since, reason }),
                     not_before: row.is_later.then_some(row.run_at),
                     error_code: row.error_code,

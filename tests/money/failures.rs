@@ -12,7 +12,7 @@ use crate::support::direct::{Direct, end};
 
 const PROBE: JobKind = JobKind::ProbeScenario;
 
-async fn halt(direct: &Direct, run: Uuid) -> (String, Option<String>) {
+async fn halt_of(direct: &Direct, run: Uuid) -> (String, Option<String>) {
     sqlx::query_as("select status::text, halt_reason from run where id = $1")
         .bind(run)
         .fetch_one(&direct.db)
@@ -38,7 +38,7 @@ async fn of_ends_that_come_together_the_one_that_makes_the_minimum_full_pauses_t
     let fail = |(node, claim)| direct.end(node, end(claim, PROBE, AttemptOutcome::Failed));
     let (now, later) = ends.split_at(30);
     join_all(now.iter().copied().map(fail)).await;
-    let (status, reason) = halt(&direct, run).await;
+    let (status, reason) = halt_of(&direct, run).await;
     assert_eq!(status, "PAUSED");
     let reason = reason.unwrap();
     assert!(reason.starts_with("20 of the last 20 probes failed, more than the 50 %"), "{reason}");
@@ -50,7 +50,7 @@ async fn of_ends_that_come_together_the_one_that_makes_the_minimum_full_pauses_t
     // Whoever resumes it has seen these failures: it counts anew.
     direct.force(run, RunChange::Resume).await;
     join_all(later.iter().copied().map(fail)).await;
-    assert_eq!(halt(&direct, run).await, ("RUNNING".to_owned(), None));
+    assert_eq!(halt_of(&direct, run).await, ("RUNNING".to_owned(), None));
     assert_eq!(direct.violations(false, &[]).await, []);
 }
 
@@ -66,10 +66,10 @@ async fn a_rate_that_is_reached_and_not_exceeded_trips_nothing() {
         let claims = direct.claim(node, PROBE, 1).await;
         direct.end(node, end(claims[0], PROBE, outcome)).await.unwrap();
     }
-    assert_eq!(halt(&direct, run).await.0, "RUNNING");
+    assert_eq!(halt_of(&direct, run).await.0, "RUNNING");
     let claims = direct.claim(node, PROBE, 1).await;
     direct.end(node, end(claims[0], PROBE, AttemptOutcome::Failed)).await.unwrap();
-    assert_eq!(halt(&direct, run).await.0, "PAUSED", "2 of 3");
+    assert_eq!(halt_of(&direct, run).await.0, "PAUSED", "2 of 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,4 +94,42 @@ async fn a_run_that_is_to_be_stopped_fails_and_what_waits_is_cancelled() {
     cluster.until(&run, "analysed", |s| s["analyses"][0]["status"] == "COMPLETED").await;
     assert_eq!(violations(&cluster).await, []);
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_has_waited_for_a_halt_starts_nothing_of_the_run() {
+    for (action, status) in [("PAUSE", "PAUSED"), ("STOP", "FAILED")] {
+        let direct = Direct::on(&fresh_database().await).await;
+        let definition = direct.definition(5).await;
+        let node = direct.node().await;
+        let run = direct.start(definition, &["mock/echo"], None).await;
+        assert_eq!(direct.claim(node, PROBE, 1).await.len(), 1, "it is RUNNING");
+        let mut halting = direct.db.begin().await.unwrap();
+        sqlx::query("select from lane where run_id = $1 order by id for update")
+            .bind(run)
+            .execute(&mut *halting)
+            .await
+            .unwrap();
+        let claiming = direct.claim(node, PROBE, 3);
+        let halt = async {
+            let waits = "select exists (select from pg_locks l join pg_database d on d.oid = l.database
+                                         where not l.granted and d.datname = current_database())
+                             or exists (select from pg_stat_activity a where a.datname = current_database()
+                                         and a.wait_event_type = 'Lock')";
+            while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&direct.db).await.unwrap() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            sqlx::query("select halt_run($1, 'failureRate', 'on purpose', $2)")
+                .bind(run)
+                .bind(action)
+                .execute(&mut *halting)
+                .await
+                .unwrap();
+            halting.commit().await.unwrap();
+        };
+        let (claims, ()) = tokio::join!(claiming, halt);
+        assert_eq!(claims, [], "{action}");
+        assert_eq!(halt_of(&direct, run).await.0, status);
+        assert_eq!(direct.violations(false, &[]).await, []);
+    }
 }

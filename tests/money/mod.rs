@@ -5,6 +5,7 @@ mod cost;
 mod estimate;
 mod failures;
 mod prices;
+mod spend;
 
 use std::path::PathBuf;
 

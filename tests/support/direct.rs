@@ -89,6 +89,7 @@ impl Direct {
             input_hash: Vec::new(),
             metadata: None,
             created_by: "ada".into(),
+            created_group: None,
             scenario_ids: None,
         };
         assert_eq!(self.store.insert_run(run, 0, i64::MAX).await.unwrap(), Inserted::Created);

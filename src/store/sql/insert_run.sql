@@ -4,9 +4,9 @@ with new_run as (
     insert into run (id, batch_id, definition_id, definition_snapshot, name, experiment_id, models, params, priority,
                      max_concurrency, sample_percentage, sample_seed, sample_algorithm, idempotency_key, input_hash,
                      metadata, created_by, request_id, budget_usd, on_budget, max_failure_rate, min_finished, on_failure_rate,
-                     expected_ms, expected_usd)
+                     expected_ms, expected_usd, created_group)
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19,
-            $22, $23, $24, $25, $26, $27, $28)
+            $22, $23, $24, $25, $26, $27, $28, $29)
 ), sample as materialized (
     select s.id from scenario s where s.definition_id = $3 and ($18::bigint[] is null or s.id = any ($18))
 ), new_lane as (
