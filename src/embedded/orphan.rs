@@ -98,9 +98,10 @@ fn processes(place: &Place, _recorded: i32) -> Result<Vec<Process>, EmbeddedErro
         }
         // A process may end while it is looked at; it is then none that is left.
         let Ok(title) = std::fs::read(entry.path().join("cmdline")) else { continue };
-        let ours = String::from_utf8_lossy(&title).contains(&place.cluster_name);
+        // One that is ending has no title any more, though its directory can still be seen: it is waited for.
+        let ours = title.is_empty() || String::from_utf8_lossy(&title).contains(&place.cluster_name);
         let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|dir| dir == place.data);
-        if ours || here {
+        if here || ours && !title.is_empty() {
             found.push(Process { pid, ours });
         }
     }

@@ -1,11 +1,14 @@
 //! What goes into the archive, and what waits for whom.
 
+use runlane::app::Roles;
+use runlane::embedded::Cluster as Postgres;
 use serde_json::json;
 use sqlx::Connection;
 
 use super::{BY_HAND, archive, count, finished_run, mismatches};
 use crate::control::support::{ENDLESS, act, counts, did, is_analysis, queue};
 use crate::support::app::{Cluster, PATIENCE};
+use crate::support::postgres::{scratch, throw_away_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_may_still_change_is_left_alone() {
@@ -147,7 +150,14 @@ async fn a_retry_and_the_archive_at_once_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hot_tables_stay_as_large_as_what_is_hot() {
-    let cluster = Cluster::api_only(&BY_HAND).await;
+    // A server of its own: an old snapshot anywhere in a server keeps emptied pages of indexes from being used again.
+    let home = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
+        .tempdir_in(scratch())
+        .unwrap();
+    let postgres = Postgres::start(&throw_away_in(home.path().join("database"))).await.unwrap();
+    let serves = Roles { serves: true, executes: false };
+    let cluster = Cluster::on(postgres.url().to_owned(), &BY_HAND, serves).await;
     let run = cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
     let fill = "
         insert into job (lane_id, scenario_id, sample, state, claims, run_at, claimed_at, finished_at)
@@ -172,6 +182,7 @@ async fn the_hot_tables_stay_as_large_as_what_is_hot() {
     assert_eq!(mismatches(&cluster).await, Vec::<String>::new());
     assert!(sizes[5] < 2 * sizes[0], "six times as many jobs came: {sizes:?}");
     cluster.stop().await;
+    postgres.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
