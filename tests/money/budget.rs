@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{amount, mock_prices, violations};
+use super::{amount, claimed_together, mock_prices, violations};
 use crate::support::app::{Cluster, fresh_database};
 use crate::support::direct::{Direct, end};
 
@@ -143,22 +143,26 @@ async fn budgeted(direct: &Direct, scenarios: usize, usd: &str) -> Uuid {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_claim_at_once_share_one_budget() {
     let direct = Direct::on(&fresh_database().await).await;
+    let run = budgeted(&direct, 20, "0.155").await;
+    sqlx::query("update lane set model = 'openai/rater' where model = 'mock/rater'")
+        .execute(&direct.db)
+        .await
+        .unwrap();
+    assert_eq!(claimed_together(&direct).await, (8, 7), "fifteen cents and a half");
+    // However many ask, one lane for all of them.
+    direct.force(run, runlane::store::RunChange::Cancel(runlane::domain::CancelMode::Graceful)).await;
+    budgeted(&direct, 20, "0.155").await;
     let mut nodes = Vec::new();
     for _ in 0..4 {
         nodes.push(direct.node().await);
     }
-    for round in 0..10 {
-        let run = budgeted(&direct, 20, "0.155").await;
-        let claims =
-            futures_util::future::join_all(nodes.iter().map(|&node| direct.claim(node, PROBE, 8))).await;
-        let mut claimed: usize = claims.iter().map(Vec::len).sum();
-        // Whoever was told to look again at once does.
-        for &node in &nodes {
-            claimed += direct.claim(node, PROBE, 8).await.len();
-        }
-        assert_eq!(claimed, 15, "round {round}: fifteen cents and a half");
-        direct.force(run, runlane::store::RunChange::Cancel(runlane::domain::CancelMode::Graceful)).await;
+    let claims = futures_util::future::join_all(nodes.iter().map(|&node| direct.claim(node, PROBE, 8))).await;
+    let mut claimed: usize = claims.iter().map(Vec::len).sum();
+    // Whoever was told to look again at once does.
+    for &node in &nodes {
+        claimed += direct.claim(node, PROBE, 8).await.len();
     }
+    assert_eq!(claimed, 15);
 }
 
 #[tokio::test(flavor = "multi_thread")]

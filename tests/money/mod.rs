@@ -8,6 +8,7 @@ mod prices;
 mod spend;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rust_decimal::Decimal;
 
@@ -36,4 +37,34 @@ pub async fn violations(cluster: &Cluster) -> Vec<runlane::domain::verify::Viola
 /// A field with an amount of an answer.
 pub fn amount(value: &serde_json::Value) -> Decimal {
     value.as_str().unwrap_or_else(|| panic!("no amount: {value}")).parse().unwrap()
+}
+
+/// How many probes two nodes are given that ask for eight each, the second while the first one's claim is not committed:
+/// the first of `mock`, the second of `openai`, so that no lane is asked for by both.
+pub async fn claimed_together(direct: &Direct) -> (i64, i64) {
+    const CLAIM: &str = "select count(*) from claim_jobs($1, '{probe:scenario}', array[8], array[$2]) where job_id is not null";
+    const WAITS: &str = "select exists (select from pg_stat_activity a
+                                         where a.datname = current_database() and a.wait_event_type = 'Lock')";
+    let (first_node, second_node) = (direct.node().await, direct.node().await);
+    let mut first = direct.db.begin().await.unwrap();
+    let one: i64 =
+        sqlx::query_scalar(CLAIM).bind(first_node).bind("mock").fetch_one(&mut *first).await.unwrap();
+    let is_done = AtomicBool::new(false);
+    let second = async {
+        let n: i64 =
+            sqlx::query_scalar(CLAIM).bind(second_node).bind("openai").fetch_one(&direct.db).await.unwrap();
+        is_done.store(true, Ordering::Relaxed);
+        n
+    };
+    let commit = async {
+        // It waits for the first one, or it need not.
+        while !is_done.load(Ordering::Relaxed)
+            && !sqlx::query_scalar::<_, bool>(WAITS).fetch_one(&direct.db).await.unwrap()
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        first.commit().await.unwrap();
+    };
+    let (two, ()) = tokio::join!(second, commit);
+    (one, two)
 }

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use runlane::app::authority;
 use runlane::config::Config;
 use runlane::domain::clock::SystemClock;
-use runlane::domain::{AttemptOutcome, JobKind, Role};
+use runlane::domain::{JobKind, Role};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::{amount, mock_prices, violations};
+use super::{amount, claimed_together, mock_prices, violations};
 use crate::support::app::{Answer, Cluster, fresh_database};
-use crate::support::direct::{Direct, end};
+use crate::support::direct::Direct;
 
 const PROBE: JobKind = JobKind::ProbeScenario;
 const SET: &str = "mutation($scope: SpendScope!, $key: String, $usd: Money, $period: SpendPeriod!) {
@@ -190,39 +189,17 @@ async fn a_provider_is_for_the_roles_that_an_admin_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_claim_at_once_share_one_limit() {
     let direct = Direct::on(&fresh_database().await).await;
-    let mut nodes = Vec::new();
-    for _ in 0..4 {
-        nodes.push(direct.node().await);
-    }
     sqlx::query("insert into spend_limit (scope, key, period, usd, set_by) values ('USER', 'ada', 'DAY', 0.155, 'test')")
         .execute(&direct.db)
         .await
         .unwrap();
     let definition = direct.definition(20).await;
-    for round in 0..10 {
-        let mut runs = Vec::new();
-        // Other lanes than the other nodes': only the limit is shared.
-        for _ in 0..4 {
-            runs.push(direct.start(definition, &["mock/echo"], None).await);
-        }
-        sqlx::query("update lane set estimate_usd = 0.01").execute(&direct.db).await.unwrap();
-        let claims = join_all(nodes.iter().map(|&node| direct.claim(node, PROBE, 8))).await;
-        let mut claimed: Vec<_> = nodes.iter().copied().zip(claims).collect();
-        // Whoever was told to look again at once does.
-        for &node in &nodes {
-            claimed.push((node, direct.claim(node, PROBE, 8).await));
-        }
-        let n: usize = claimed.iter().map(|(_, claims)| claims.len()).sum();
-        assert_eq!(n, 15, "round {round}: fifteen cents and a half");
-        for run in runs {
-            direct.force(run, runlane::store::RunChange::Cancel(runlane::domain::CancelMode::Graceful)).await;
-        }
-        for (node, claims) in claimed {
-            for claim in claims {
-                direct.end(node, end(claim, PROBE, AttemptOutcome::Cancelled)).await.unwrap();
-            }
-        }
-    }
+    direct.start(definition, &["mock/echo"], None).await;
+    direct.start(definition, &["openai/echo"], None).await;
+    sqlx::query("update lane set estimate_usd = 0.01").execute(&direct.db).await.unwrap();
+    assert_eq!(claimed_together(&direct).await, (8, 7), "fifteen cents and a half, of two runs");
+    let node = direct.node().await;
+    assert_eq!(direct.claim(node, PROBE, 8).await, [], "all of it is set aside");
 }
 
 #[tokio::test(flavor = "multi_thread")]
