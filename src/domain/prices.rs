@@ -45,6 +45,15 @@ fn plain(amount: Decimal) -> String {
     amount.normalize().to_string()
 }
 
+/// What the probes of one model of a run cost.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelCost {
+    /// US dollars so far; none while no price is known.
+    pub usd: Option<Decimal>,
+    /// The prices of the run's start, as the worker protocol has them.
+    pub pricing: Option<Value>,
+}
+
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceEntry {

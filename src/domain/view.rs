@@ -178,12 +178,14 @@ impl Listed for Run {
 }
 
 /// The probes of one model of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelProgress {
     /// `provider/name`
     pub model: String,
     /// Its probes by state.
     pub counts: Counts,
+    /// What they cost.
+    pub cost: super::prices::ModelCost,
     /// Why none of them starts, where too many crash.
     pub hold: Option<LaneHold>,
 }

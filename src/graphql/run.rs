@@ -322,6 +322,11 @@ pub(super) struct ModelProgress {
     failed: i64,
     /// Will not run.
     cancelled: i64,
+    /// What they have cost so far, in US dollars, failed attempts included; null while no price is known.
+    cost_usd: Option<Money>,
+    /// What their tokens cost, in US dollars per million, fixed when the run was started: an object of texts, or null where
+    /// no price was known.
+    pricing: Option<Json<Value>>,
     /// Why none of them starts: too many crashed in the same way. `releaseLane` lets them go on. Null while they may.
     held_because: Option<String>,
     /// Since when none of them starts.
@@ -334,6 +339,19 @@ impl From<&view::ModelProgress> for ModelProgress {
         let (held_because, held_at) =
             progress.hold.as_ref().map(|hold| (hold.reason.clone(), hold.since)).unzip();
         let model_id = progress.model.clone();
-        Self { model_id, total, pending, active, completed, failed, cancelled, held_because, held_at }
+        let (cost_usd, pricing) = (progress.cost.usd.map(Money), progress.cost.pricing.clone().map(Json));
+        Self {
+            model_id,
+            cost_usd,
+            pricing,
+            total,
+            pending,
+            active,
+            completed,
+            failed,
+            cancelled,
+            held_because,
+            held_at,
+        }
     }
 }

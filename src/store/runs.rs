@@ -11,6 +11,7 @@ use crate::domain::crash::LaneHold;
 use crate::domain::filter::RunFilter;
 use crate::domain::guard::{Budget, FailureGuard, Halt, RunGuards};
 use crate::domain::page::{Page, PageRequest};
+use crate::domain::prices::ModelCost;
 use crate::domain::view::{Counts, ModelProgress, Run};
 
 /// What follows the common table expression `page (id)`.
@@ -23,7 +24,7 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
        r.budget_usd, r.on_budget, r.max_failure_rate, r.min_finished, r.on_failure_rate, r.halted_by, r.halt_reason,
        lanes.reserved_usd,
        lanes.cost_usd, lanes.model, lanes.total, lanes.pending, lanes.active, lanes.completed, lanes.failed,
-       lanes.cancelled, lanes.held_at, lanes.hold_reason
+       lanes.cancelled, lanes.costs_usd, lanes.pricing, lanes.held_at, lanes.hold_reason
   from page
   join run r on r.id = page.id and r.deleted_at is null
  cross join lateral (
@@ -36,6 +37,8 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
            coalesce(array_agg(l.completed order by l.position) filter (where l.model is not null), '{}') as completed,
            coalesce(array_agg(l.failed order by l.position) filter (where l.model is not null), '{}') as failed,
            coalesce(array_agg(l.cancelled order by l.position) filter (where l.model is not null), '{}') as cancelled,
+           coalesce(array_agg(l.cost_usd order by l.position) filter (where l.model is not null), '{}') as costs_usd,
+           coalesce(array_agg(l.pricing order by l.position) filter (where l.model is not null), '{}') as pricing,
            coalesce(array_agg(l.held_at order by l.position) filter (where l.model is not null), '{}') as held_at,
            coalesce(array_agg(l.hold_reason order by l.position) filter (where l.model is not null), '{}') as hold_reason
       from lane l
@@ -114,6 +117,8 @@ struct LaneColumns {
     completed: Vec<i32>,
     failed: Vec<i32>,
     cancelled: Vec<i32>,
+    costs_usd: Vec<Option<Decimal>>,
+    pricing: Vec<Option<Value>>,
     held_at: Vec<Option<DateTime<Utc>>>,
     hold_reason: Vec<Option<String>>,
 }
@@ -131,8 +136,10 @@ impl LaneColumns {
         let counts: Vec<Counts> = (0..self.model.len()).map(counts).collect();
         let holds = self.held_at.into_iter().zip(self.hold_reason);
         let holds = holds.map(|(since, reason)| Some(LaneHold { since: since?, reason: reason? }));
-        let lanes = self.model.into_iter().zip(counts).zip(holds);
-        lanes.map(|((model, counts), hold)| ModelProgress { model, counts, hold }).collect()
+        let costs = self.costs_usd.into_iter().zip(self.pricing);
+        let costs = costs.map(|(usd, pricing)| ModelCost { usd, pricing });
+        let lanes = self.model.into_iter().zip(counts).zip(costs).zip(holds);
+        lanes.map(|(((model, counts), cost), hold)| ModelProgress { model, counts, cost, hold }).collect()
     }
 }
 

@@ -21,7 +21,8 @@ async fn a_run_costs_what_the_table_of_its_start_says_also_when_a_later_table_sa
     let run = cluster.run(&definition, &["mock/rater"], json!({})).await;
     cluster.add_node(&[("RUNLANE_PRICES_FILE", now.to_str().unwrap())]).await;
     let state = cluster.until_status(&run, "COMPLETED").await;
-    let query = "query($id: ID!) { run(id: $id) { transcripts { edges { node { usage costUsd } } } } }";
+    let query = "query($id: ID!) { run(id: $id) {
+        transcripts { edges { node { usage costUsd } } } progress { byModel { costUsd pricing } } } }";
     let answer = cluster.user(query, json!({ "id": run })).await;
     let nodes = answer.data()["run"]["transcripts"]["edges"].as_array().unwrap().clone();
     let mut sum = Decimal::ZERO;
@@ -32,6 +33,11 @@ async fn a_run_costs_what_the_table_of_its_start_says_also_when_a_later_table_sa
         sum += expected;
     }
     assert_eq!(nodes.len(), 5);
+    let of_model = &answer.data()["run"]["progress"]["byModel"][0];
+    assert_eq!(
+        (&of_model["costUsd"], &of_model["pricing"]["outputPerMillion"]),
+        (&state["costUsd"], &json!("7"))
+    );
     assert_eq!(state["costUsd"].as_str().unwrap().parse::<Decimal>().unwrap(), sum);
     cluster.stop().await;
 }
