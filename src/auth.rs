@@ -1,6 +1,6 @@
 //! Who asks: verifies and issues the tokens (JWT, HS256) that every request carries.
 //!
-//! A token has the claims `sub role iat exp iss aud`. `exp`, `iss`, `aud`, `sub` and `role` are required and checked,
+//! A token has the claims `sub role iat exp iss aud`, and may have `group`. `exp`, `iss`, `aud`, `sub` and `role` are required and checked,
 //! `nbf` is honoured when present, and `iat` is not judged: a clock that is ahead at the issuer does no harm. Time comes
 //! from a [`Clock`], never from the library's own.
 
@@ -60,6 +60,9 @@ pub enum AuthError {
     /// `sub` cannot be used.
     #[error("the token's `sub` {0}")]
     Subject(SubjectProblem),
+    /// `group` cannot be used.
+    #[error("the token's `group` {0}")]
+    Group(SubjectProblem),
     /// A claim that is required is missing.
     #[error("the token has no `{0}`")]
     MissingClaim(&'static str),
@@ -95,6 +98,9 @@ pub enum IssueError {
     /// The subject cannot be used.
     #[error("the subject {0}")]
     Subject(SubjectProblem),
+    /// The group cannot be used.
+    #[error("the group {0}")]
+    Group(SubjectProblem),
     /// The time to live is below a second, or ends after the calendar.
     #[error("the time to live cannot be used: give at least one second and at most a century")]
     TimeToLive,
@@ -201,13 +207,28 @@ impl Authority {
     /// # Errors
     /// [`IssueError`] when the subject or the time to live cannot be used.
     pub fn issue(&self, subject: &str, role: Role, ttl: Duration) -> Result<String, IssueError> {
+        self.issue_in(subject, role, None, ttl)
+    }
+
+    /// As [`Authority::issue`], for somebody whose runs spend the money of `group` as well.
+    ///
+    /// # Errors
+    /// As for [`Authority::issue`], and when the group cannot be used.
+    pub fn issue_in(
+        &self,
+        subject: &str,
+        role: Role,
+        group: Option<&str>,
+        ttl: Duration,
+    ) -> Result<String, IssueError> {
         check_subject(subject).map_err(IssueError::Subject)?;
+        group.map_or(Ok(()), check_subject).map_err(IssueError::Group)?;
         let now = self.clock.now().timestamp();
         if ttl.as_secs() < 1 || ttl > TTL_MAX {
             return Err(IssueError::TimeToLive);
         }
         let expires = now + i64::try_from(ttl.as_secs()).map_err(|_| IssueError::TimeToLive)?;
-        let claims = json!({
+        let mut claims = json!({
             "sub": subject,
             "role": role.as_str(),
             "iat": now,
@@ -215,6 +236,9 @@ impl Authority {
             "iss": self.issuer,
             "aud": self.audience,
         });
+        if let Some(group) = group {
+            claims["group"] = group.into();
+        }
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
             .map_err(|error| IssueError::Signing(error.to_string()))
     }
@@ -242,9 +266,17 @@ impl Authority {
         let subject = text(claims, "sub")?;
         check_subject(subject).map_err(AuthError::Subject)?;
         let role = text(claims, "role")?.parse().map_err(|_| AuthError::Role)?;
+        let group =
+            claims.get("group").filter(|g| !g.is_null()).map(|_| text(claims, "group")).transpose()?;
+        group.map_or(Ok(()), check_subject).map_err(AuthError::Group)?;
         let expires_at = DateTime::from_timestamp(expires, 0).unwrap_or(DateTime::<Utc>::MAX_UTC);
         Ok(Verified {
-            requester: Requester { subject: subject.to_owned(), role, request_id: String::new() },
+            requester: Requester {
+                subject: subject.to_owned(),
+                role,
+                group: group.map(str::to_owned),
+                request_id: String::new(),
+            },
             expires_at,
         })
     }

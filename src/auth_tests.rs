@@ -47,7 +47,10 @@ fn an_issued_token_is_verified() {
     for &role in Role::ALL {
         let token = authority().issue("ada", role, Duration::from_secs(60)).unwrap();
         let verified = authority().verify_with_expiry(&token).unwrap();
-        assert_eq!(verified.requester, Requester { subject: "ada".into(), role, request_id: String::new() });
+        assert_eq!(
+            verified.requester,
+            Requester { subject: "ada".into(), role, group: None, request_id: String::new() }
+        );
         assert_eq!(verified.expires_at.timestamp(), NOW + 60);
     }
 }
@@ -196,4 +199,12 @@ fn what_verify_would_refuse_is_not_issued() {
 fn the_secret_is_not_in_the_debug_text() {
     let debug = format!("{:?}", authority());
     assert!(!debug.contains("secret") && debug.contains("runlane"), "{debug}");
+}
+
+#[test]
+fn a_group_is_carried_where_there_is_one() {
+    let with = |group| authority().issue_in("ada", Role::User, group, Duration::from_secs(60));
+    assert_eq!(authority().verify(&with(Some("blue")).unwrap()).unwrap().group.as_deref(), Some("blue"));
+    assert_eq!(authority().verify(&with(None).unwrap()).unwrap().group, None);
+    assert_eq!(with(Some(" ")), Err(IssueError::Group(SubjectProblem::Empty)));
 }

@@ -16,6 +16,7 @@ mod hygiene;
 mod limits;
 mod machine;
 mod model;
+mod money;
 mod nodes;
 mod providers;
 mod queue;

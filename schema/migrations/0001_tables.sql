@@ -53,6 +53,8 @@ create table run (
     status              run_status not null default 'PENDING',
     priority            smallint not null check (priority between 0 and 100),
     max_concurrency     int check (max_concurrency >= 1),
+    -- US dollars.
+    budget_usd          numeric check (budget_usd > 0),
     sample_percentage   smallint not null check (sample_percentage between 1 and 100),
     sample_seed         int not null check (sample_seed >= 0),
     sample_algorithm    text not null,
@@ -115,7 +117,9 @@ create table lane (
     completed       int not null default 0 check (completed >= 0),
     failed          int not null default 0 check (failed >= 0),
     cancelled       int not null default 0 check (cancelled >= 0),
-    -- US dollars; null while no price is known.
+    -- What its tokens cost, as the worker protocol has it: fixed when the run is started. Null: unknown.
+    pricing         jsonb,
+    -- US dollars for all of its attempts, whatever became of them; null while no price is known.
     cost_usd        numeric,
     -- Nothing more of it starts until somebody releases it: too many of its jobs crash alone in the same way.
     held_at          timestamptz,
@@ -196,6 +200,8 @@ create table attempt (
     error_message text,
     stderr_tail   text,
     usage         jsonb,
+    -- US dollars for that usage; null while no price is known, and of a completed one, whose transcript has it.
+    cost_usd      numeric check (cost_usd >= 0),
     -- What the crash looked like, where this job may be its cause: 16 hexadecimal digits and some words.
     fingerprint   text,
     primary key (job_id, number),

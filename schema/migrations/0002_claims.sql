@@ -51,6 +51,8 @@ declare
     -- Every unit that could be granted, in order.
     v_units      bigint[];
     v_unit_kinds job_kind[];
+    -- Lanes whose jobs a spend limit holds.
+    v_broke    bigint[] := '{}';
 begin
     perform pg_advisory_xact_lock_shared(gate());
     v_now := clock_timestamp();
@@ -70,6 +72,9 @@ begin
         v_rooms := rooms(v_limits, v_now);
         v_opens_ms := opens_ms(v_rooms, v_now);
     end if;
+    if exists (select from spend_limit) then
+        v_broke := lock_spend_limits(v_now);
+    end if;
 
     -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
     -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
@@ -85,6 +90,8 @@ begin
           from live l
          where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+           and case when l.budget_usd is null then true else fits_budget(l.id) end
+           and l.id <> all (v_broke)
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
            and not exists (select from unnest(v_rooms) as r
                             where r.name in (l.model, split_part(l.model, '/', 1))
@@ -165,7 +172,7 @@ begin
         end if;
     end if;
 
-    -- Lock the chosen lanes, and every lane of a run whose concurrency is limited: its ceiling is checked again below,
+    -- Lock the chosen lanes, and every lane of a run whose concurrency or money is limited: its ceiling is checked again below,
     -- when nobody else can change what it is compared with.
     select array_agg(id) into v_locked
       from (
@@ -173,28 +180,36 @@ begin
         union
         select s.id from lane s
          where s.run_id = any (array(select c.run_id from lane c
-                                      where c.id = any (v_lanes) and c.max_concurrency is not null))
+                                      where c.id = any (v_lanes)
+                                        and (c.max_concurrency is not null or c.budget_usd is not null)))
            and s.kind = 'probe:scenario'
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
+    v_wanted := (select sum(n) from unnest(v_counts) as n);
+    if exists (select from spend_limit) then
+        v_counts := within_spend_limits(v_lanes, v_counts, v_now);
+    end if;
     -- After whatever the locks were waited for.
     v_claimed_at := clock_timestamp();
 
     return query
     with plan as materialized (
-        select l.id, l.run_id, l.max_concurrency, p.n,
-               coalesce(sum(p.n) over (partition by l.run_id order by l.id
-                                       rows between unbounded preceding and 1 preceding), 0) as before
+        select l.id, l.run_id, l.max_concurrency, l.budget_usd, job_reserve(l) as reserve, p.n,
+               coalesce(sum(p.n) over w, 0) as before, coalesce(sum(p.n * job_reserve(l)) over w, 0) as usd_before
           from unnest(v_lanes, v_counts) as p (id, n)
-          -- An end that was waited for may have held a lane.
-          join lane l on l.id = p.id and l.id = any (v_lanes) and l.held_at is null
+          -- An end that was waited for may have held a lane, or halted the run.
+          join lane l on l.id = p.id and l.id = any (v_lanes) and l.held_at is null and l.is_open and not l.is_paused
+        window w as (partition by l.run_id order by l.id rows between unbounded preceding and 1 preceding)
     ), allowed as materialized (
         select p.id,
-               case when p.max_concurrency is null then p.n
-                    else greatest(0, least(p.n, p.max_concurrency - p.before
+               greatest(0, least(
+                   p.n,
+                   case when p.max_concurrency is not null then p.max_concurrency - p.before
                          - (select sum(s.active) from lane s
-                             where s.run_id = p.run_id and s.kind = 'probe:scenario')))
-               end as n
+                             where s.run_id = p.run_id and s.kind = 'probe:scenario') end,
+                   -- What a job is expected to cost is set aside while it runs.
+                   case when p.budget_usd is not null and p.reserve > 0
+                        then floor((money_left(p.run_id) - p.usd_before) / p.reserve) end)) as n
           from plan p
     ), picked as materialized (
         select j.id
@@ -241,7 +256,6 @@ begin
     if v_rooms <> '{}' and v_unfilled <> '{}' then
         v_opens_ms := opens_ms(rooms(v_limits, v_now), v_now);
     end if;
-    v_wanted := (select sum(n) from unnest(v_counts) as n);
     if v_got < v_wanted or v_more then
         return query select null::bigint, null::int, 0::bigint;
     elsif v_unfilled <> '{}' then

@@ -97,7 +97,9 @@ create function end_attempts(
     -- How many jobs of a lane may crash alone in the same way before the lane is held; null holds none.
     p_crash_hold_jobs int default null,
     -- Of a rate_limit, auth or quota_exhausted: whether it holds the limit or the provider concerned.
-    p_holds boolean[] default null
+    p_holds boolean[] default null,
+    -- Of one that did not complete: US dollars for its usage, where the worker knows better than the lane's prices.
+    p_cost_usd numeric[] default null
 )
 returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
@@ -119,25 +121,30 @@ begin
     v_limited := lock_limits_of(p_job, p_error_code, p_holds);
     v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
     -- Their runs' basic analyses as well: the end of a run has them computed, and then it is too late to keep the order.
+    -- And all lanes of a run with a guard, which counts over them.
     select array_agg(id) into v_locked
       from (
         select unnest(v_lanes) as id
         union
         select a.id from lane a
          where a.run_id = any (array(select l.run_id from lane l where l.id = any (v_lanes)))
-           and a.kind = 'analyze:basic'
+           and (a.kind = 'analyze:basic' or a.is_guarded)
       ) as wanted;
     perform from lane l where l.id = any (v_locked) order by l.id for update;
     v_now := clock_timestamp();
 
     with input as materialized (
         select * from unnest(p_job, p_number, p_outcome, p_delay_ms, p_error_code, p_error_message, p_retryable,
-                             p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint)
+                             p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint, p_cost_usd)
             as t (id, number, outcome, delay_ms, error_code, error_message, retryable,
-                  stderr, usage, result, suspect, alone, fingerprint)
+                  stderr, usage, result, suspect, alone, fingerprint, cost_usd)
     ), fenced as materialized (
         select j.id, j.lane_id, j.scenario_id, j.claimed_at, l.run_id, l.kind, i.number, i.delay_ms, i.error_code,
                i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone, i.fingerprint,
+               case when l.kind = 'probe:scenario' then coalesce(
+                   case when i.outcome = 'completed' then (i.result ->> 'costUsd')::numeric else i.cost_usd end,
+                   usage_cost(case when i.outcome = 'completed' then i.result -> 'usage' else i.usage end, l.pricing))
+               end as cost_usd,
                -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
                case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
                i.outcome = 'retried' as is_cut_short,
@@ -178,15 +185,15 @@ begin
     ), recorded as (
         insert into attempt
                (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
-                fingerprint)
+                fingerprint, cost_usd)
         select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, f.error_code, f.error_message, f.stderr, f.usage,
-               f.fingerprint
+               f.fingerprint, case when f.outcome <> 'completed' then f.cost_usd end
           from fenced f
     ), transcribed as (
         insert into transcript
                (job_id, lane_id, scenario_id, model_version, turns, usage, score, cost_usd, latency_ms, created_at)
         select f.id, f.lane_id, f.scenario_id, f.result ->> 'modelVersion', f.result -> 'turns', f.result -> 'usage',
-               (f.result ->> 'score')::int, (f.result ->> 'costUsd')::numeric,
+               (f.result ->> 'score')::int, f.cost_usd,
                (select coalesce(sum((t ->> 'latencyMs')::numeric), 0)::int
                   from jsonb_array_elements(f.result -> 'turns') as t),
                v_now
@@ -212,7 +219,7 @@ begin
                count(*) filter (where f.state = 'completed')::int as completed,
                count(*) filter (where f.state = 'failed')::int as failed,
                count(*) filter (where f.state = 'cancelled')::int as cancelled,
-               sum((f.result ->> 'costUsd')::numeric) filter (where f.kind = 'probe:scenario') as cost_usd
+               sum(f.cost_usd) as cost_usd
           from fenced f
          group by f.lane_id
     ), moved as (
@@ -232,6 +239,13 @@ begin
         select f.lane_id, f.error_code, count(*) from fenced f where f.state = 'failed'
          group by f.lane_id, f.error_code order by 1, 2
         on conflict (lane_id, error_code) do update set failed = e.failed + excluded.failed
+    ), spent as (
+        insert into spend_day as d (day, owner, group_name, node_id, usd)
+        select (v_now at time zone 'UTC')::date, r.created_by, coalesce(r.created_group, ''), p_node, sum(f.cost_usd)
+          from fenced f join run r on r.id = f.run_id
+         where f.cost_usd > 0
+         group by r.created_by, coalesce(r.created_group, '') order by 2, 3
+        on conflict (day, owner, group_name, node_id) do update set usd = d.usd + excluded.usd
     ), tallied as (
         insert into queue_minute as q (minute, kind, node_id, completed, failed)
         select date_trunc('minute', v_now), f.kind, p_node,
@@ -267,6 +281,9 @@ begin
         perform hold_crashing_lanes(p_job, p_number, p_alone, p_crash_hold_jobs);
     end if;
 
+    if exists (select from lane l where l.id = any (v_lanes) and l.is_guarded) then
+        perform guard_runs(v_lanes);
+    end if;
     v_drained := array(select distinct l.run_id from lane l
                         where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
     if v_drained <> '{}' then
@@ -286,8 +303,11 @@ begin
                                          where p.run_id = r.id and p.kind = 'probe:scenario' and p.is_live));
     perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
 
-    -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more.
-    if 'pending' = any (v_states) or exists (select from node n where n.id = p_node and n.is_draining) then
+    -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more, and what
+    -- a budget has room for again.
+    if 'pending' = any (v_states)
+       or exists (select from lane l where l.id = any (v_lanes) and l.budget_usd is not null and l.is_live)
+       or exists (select from node n where n.id = p_node and n.is_draining) then
         perform pg_notify('runlane_wake', '');
     end if;
 end

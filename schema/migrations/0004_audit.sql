@@ -72,7 +72,7 @@ create trigger lane_is_audited after update of is_open on lane
 -- What a person's act can change of a run. Stands still between two looks of a transaction that holds the run's lanes.
 create function run_facts(p_run uuid) returns jsonb language sql as $$
     select jsonb_build_object(
-               'status', r.status, 'priority', r.priority, 'cancelMode', r.cancel_mode,
+               'status', r.status, 'priority', r.priority, 'cancelMode', r.cancel_mode, 'budgetUsd', r.budget_usd,
                'pending', coalesce(sum(l.pending) filter (where l.model is not null), 0),
                'failed', coalesce(sum(l.failed) filter (where l.model is not null), 0),
                'cancelled', coalesce(sum(l.cancelled) filter (where l.model is not null), 0))

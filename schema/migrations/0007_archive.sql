@@ -92,11 +92,11 @@ comment on view any_job is 'Every job, hot or archived; archived_at tells which.
 
 create view any_attempt as
 select job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
-       fingerprint
+       fingerprint, cost_usd
   from attempt
 union all
 select j.id, a.number, a.node_id, a.started_at, a.ended_at, a.outcome, a.error_code, a.error_message, a.stderr_tail,
-       a.usage, a.fingerprint
+       a.usage, a.fingerprint, a.cost_usd
   from archived_job j
  cross join lateral jsonb_populate_recordset(null::attempt, j.attempts) as a;
 comment on view any_attempt is 'Every attempt that has ended, of hot and of archived jobs. Ask for it by job_id.';

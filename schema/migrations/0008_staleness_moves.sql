@@ -249,18 +249,11 @@ end
 $$;
 
 -- Stops a run for good, as its own guard: what waits is closed as by a cancel, what runs may finish and is kept. The
--- caller holds no lock that comes after the gate.
-create function fail_run(p_run uuid) returns boolean language plpgsql as $$
+-- caller holds all lanes of the run, and the run, which is RUNNING.
+create function close_failed_run(p_run uuid) returns void language plpgsql as $$
 declare
-    v_now timestamptz;
+    v_now timestamptz := clock_timestamp();
 begin
-    perform pg_advisory_xact_lock(gate());
-    perform from lane l where l.run_id = p_run order by l.id for update;
-    perform from run r where r.id = p_run and r.status = 'RUNNING' for update;
-    if not found then
-        return false;
-    end if;
-    v_now := clock_timestamp();
     update lane l
        set cancelled = l.cancelled + l.pending, pending = 0, is_live = l.active > 0, is_open = false, is_paused = false,
            held_at = null, hold_reason = null, hold_fingerprint = null, closed_at = v_now, is_settled = l.pending = 0, version = l.version + 1, updated_at = v_now
@@ -270,6 +263,19 @@ begin
      where r.id = p_run;
     -- With nothing active there is no completion that would start the analysis of what there is.
     perform finish_runs(array[p_run]);
+end
+$$;
+
+-- The same of a run that is RUNNING; says whether it was. The caller holds no lock that comes after the gate.
+create function fail_run(p_run uuid) returns boolean language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(gate());
+    perform from lane l where l.run_id = p_run order by l.id for update;
+    perform from run r where r.id = p_run and r.status = 'RUNNING' for update;
+    if not found then
+        return false;
+    end if;
+    perform close_failed_run(p_run);
     return true;
 end
 $$;

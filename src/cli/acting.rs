@@ -37,7 +37,12 @@ impl Acting {
                 format!("cli:{}", user.map_or_else(|| uid.to_string(), |user| user.name))
             }
         };
-        Ok(Requester { subject, role: Role::Admin, request_id: format!("cli-{}", ids::new_id()) })
+        Ok(Requester {
+            subject,
+            role: Role::Admin,
+            group: None,
+            request_id: format!("cli-{}", ids::new_id()),
+        })
     }
 }
 

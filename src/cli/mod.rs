@@ -12,6 +12,7 @@ mod limit;
 mod local;
 mod node;
 mod output;
+mod prices;
 mod queue;
 mod restored;
 mod run;
@@ -71,6 +72,8 @@ enum Command {
     Restored(restored::Arguments),
     /// Write a run's transcripts or scores as JSON Lines, CSV or Parquet.
     Export(export::Arguments),
+    /// Show what models cost, and as of when.
+    Prices(prices::Arguments),
     /// Print a token signed with RUNLANE_JWT_SECRET.
     Token(token::Arguments),
     /// Look at jobs that gave up, close them, and let them try again.
@@ -149,6 +152,7 @@ fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "failpoints")]
     let _failing = fail::FailScenario::setup();
     match cli.command {
+        Command::Prices(arguments) => prices::print(&config, &arguments)?,
         Command::Token(arguments) => token::print(&config, clock, &arguments)?,
         Command::Serve { execute } => {
             config.execute = execute.unwrap_or(config.execute);

@@ -20,6 +20,9 @@ pub struct Arguments {
     /// viewer reads; user starts and controls its own runs; admin does everything.
     #[arg(long, value_name = "viewer|user|admin")]
     role: Role,
+    /// The group whose spend limits concern the runs of whoever has the token.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     /// How long the token is good: a number and s, m, h or d.
     #[arg(long, value_name = "24h", default_value = "24h", value_parser = time_to_live)]
     ttl: Duration,
@@ -45,7 +48,8 @@ fn time_to_live(text: &str) -> anyhow::Result<Duration> {
 /// # Errors
 /// When the secret is missing, or the token cannot be issued.
 pub fn print(config: &Config, clock: Arc<dyn Clock>, arguments: &Arguments) -> anyhow::Result<()> {
-    println!("{}", authority(config, clock)?.issue(&arguments.sub, arguments.role, arguments.ttl)?);
+    let Arguments { sub, role, group, ttl } = arguments;
+    println!("{}", authority(config, clock)?.issue_in(sub, *role, group.as_deref(), *ttl)?);
     Ok(())
 }
 

@@ -109,6 +109,7 @@ pub fn settings() -> Vec<Setting> {
         "The models that `demo` asks, such as openai/gpt-4.1-mini; without it, three mocks.",
     ));
     all.extend(super::providers::settings());
+    all.push(super::prices::setting());
     all.extend(super::staleness::settings());
     all.extend(Numbers::settings());
     all.extend(super::archive::settings());

@@ -8,6 +8,7 @@ mod example;
 mod kinds;
 mod limits;
 mod numbers;
+mod prices;
 mod providers;
 mod source;
 mod staleness;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 
@@ -29,6 +31,7 @@ pub use providers::{ProviderAccess, Providers};
 pub use staleness::Staleness;
 
 use crate::domain::JobKind;
+use crate::domain::prices::PriceTable;
 use crate::domain::rate_limit::Ceilings;
 use kinds::kind_policy;
 use source::Source;
@@ -115,6 +118,8 @@ pub struct Config {
     pub demo_models: Option<String>,
     /// The models' providers that this process's workers can call.
     pub providers: Providers,
+    /// What models cost.
+    pub prices: Arc<PriceTable>,
     /// How the search for what has taken too long works.
     pub staleness: Staleness,
     /// How long what is finished is kept.
@@ -188,6 +193,7 @@ impl Config {
             rate_limits: limits::declared(&mut source),
             demo_models: source.text("MODELS"),
             providers: Providers::read(&mut source),
+            prices: prices::price_table(&mut source),
             staleness: staleness::staleness(&mut source),
             archive: ArchivePolicy::read(&mut source),
             numbers,

@@ -83,12 +83,14 @@ numbers! {
     models_max: usize = 100 in 1..=1_000, "RUNLANE_MODELS_MAX";
     /// Jobs that a run may have.
     run_jobs_max: u64 = 1_000_000 in 1..=10_000_000, "RUNLANE_RUN_JOBS_MAX";
-    /// Tokens that an answer is expected to have where nothing limits it to fewer: what a limit on tokens is charged at the start of a job, and corrected by at its end.
-    expected_output_tokens: i32 = 500 in 1..=1_000_000, "RUNLANE_EXPECTED_OUTPUT_TOKENS";
     /// Jobs that may wait at once in the whole queue; beyond, startRun is answered UNAVAILABLE.
     queue_waiting_jobs_max: i64 = 20_000_000 in 1..=1_000_000_000, "RUNLANE_QUEUE_WAITING_JOBS_MAX";
     /// What startRun is told to wait when the queue is that deep.
     queue_full_retry_after_ms: u64 = 30_000 in 100..=3_600_000, "RUNLANE_QUEUE_FULL_RETRY_AFTER_MS";
+    /// Tokens that an answer is expected to have where nothing limits it to fewer: what estimates, budgets and limits on tokens go by until it is known.
+    expected_output_tokens: i32 = 500 in 1..=1_000_000, "RUNLANE_EXPECTED_OUTPUT_TOKENS";
+    /// Probes of a run that must have finished before its `maxFailureRate` is looked at, unless the run says otherwise.
+    guard_min_finished: i32 = 20 in 1..=1_000_000, "RUNLANE_GUARD_MIN_FINISHED";
     /// Jobs that may wait at once in all runs of one user together.
     user_waiting_jobs_max: u64 = 2_000_000 in 1..=1_000_000_000, "RUNLANE_USER_WAITING_JOBS_MAX";
     /// Bytes of a prompt, a preamble, a template or a follow-up.
@@ -221,6 +223,7 @@ impl Numbers {
             notes_max_chars: self.notes_max_chars,
             models_max: self.models_max,
             run_jobs_max: self.run_jobs_max,
+            guard_min_finished: self.guard_min_finished,
             page_max: self.page_max,
             mistakes_max: self.mistakes_max,
         }

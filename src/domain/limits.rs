@@ -31,6 +31,8 @@ pub struct Limits {
     pub models_max: usize,
     /// Jobs of a run.
     pub run_jobs_max: u64,
+    /// Probes that must have finished before a guard looks at their failures, unless a run says otherwise.
+    pub guard_min_finished: i32,
     /// The longest page of a list.
     pub page_max: i64,
     /// Mistakes that one answer lists.

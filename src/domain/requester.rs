@@ -21,6 +21,8 @@ pub struct Requester {
     pub subject: String,
     /// The token's `role`.
     pub role: Role,
+    /// The token's `group`: whose money the runs spend besides the person's own.
+    pub group: Option<String>,
     /// The `X-Request-ID` of the request; empty where there is none.
     pub request_id: String,
 }

@@ -35,6 +35,8 @@ text_enum! {
         RetryFailed = "retry failed jobs of",
         /// Compute an analysis.
         StartAnalysis = "start analysis of",
+        /// Change what it may cost.
+        SetBudget = "set budget of",
         /// Hide it, and remove it later.
         Delete = "delete",
     }
@@ -51,6 +53,7 @@ impl RunAction {
             Self::SetPriority => "setPriority",
             Self::RetryFailed => "retryFailedJobs",
             Self::StartAnalysis => "startAnalysis",
+            Self::SetBudget => "setBudget",
             Self::Delete => "delete",
         }
     }
@@ -101,6 +104,7 @@ impl RunStatus {
             (RunAction::Cancel, Pending | Running | Paused) => Becomes(Cancelled),
             (RunAction::Cancel, Cancelled) => Stays,
             (RunAction::SetPriority, Pending | Running | Paused) => Stays,
+            (RunAction::SetBudget, Pending | Running | Paused | Completed | Failed) => Stays,
             (RunAction::RetryFailed, Running | Paused) => Stays,
             (RunAction::RetryFailed, Completed | Failed) => Becomes(Running),
             (RunAction::StartAnalysis, Running | Paused | Completed | Failed | Cancelled) => Stays,
@@ -108,6 +112,7 @@ impl RunStatus {
             (RunAction::Pause | RunAction::Resume | RunAction::SetPriority | RunAction::Delete, _)
             | (RunAction::Cancel, Completed | Failed)
             | (RunAction::RetryFailed, Pending | Cancelled)
+            | (RunAction::SetBudget, Cancelled)
             | (RunAction::StartAnalysis, Pending) => Refused,
         }
     }

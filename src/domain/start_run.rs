@@ -1,9 +1,11 @@
 //! What `startRun` is given, and what it comes to.
 
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use validator::Validate;
 
+use super::guard::{Budget, FailureGuard, GuardAction, check_usd};
 use super::json::{canonical_hash, check_json};
 use super::limits::Limits;
 use super::model_id::{ModelId, check_models};
@@ -39,6 +41,17 @@ pub struct StartRunInput {
     pub idempotency_key: Option<String>,
     /// Any JSON.
     pub metadata: Option<Value>,
+    /// US dollars that it may cost.
+    pub budget_usd: Option<Decimal>,
+    /// What happens when no further job fits into the budget.
+    pub on_budget: GuardAction,
+    /// Failed of finished, 0 to below 1: more trips the guard.
+    pub max_failure_rate: Option<f64>,
+    /// So many must have finished before that is looked at: 1 to 1,000,000.
+    #[validate(range(min = 1, max = 1_000_000))]
+    pub min_finished: Option<i32>,
+    /// What happens then.
+    pub on_failure_rate: GuardAction,
 }
 
 /// A run that may be started.
@@ -66,6 +79,10 @@ pub struct NewRun {
     pub idempotency_key: Option<String>,
     /// Any JSON; an explicit null counts as left out.
     pub metadata: Option<Value>,
+    /// What it may cost.
+    pub budget: Option<Budget>,
+    /// How often it may fail.
+    pub failures: Option<FailureGuard>,
 }
 
 impl StartRunInput {
@@ -93,8 +110,30 @@ impl StartRunInput {
         if let Some(metadata) = &metadata {
             checker.within("metadata", |c| check_json(c, metadata, limits.metadata_max_bytes));
         }
+        if let Some(usd) = self.budget_usd {
+            checker.within("budgetUsd", |c| check_usd(c, usd));
+        }
+        if let Some(rate) = self.max_failure_rate.filter(|rate| !(0.0..1.0).contains(rate)) {
+            checker.within("maxFailureRate", |c| {
+                c.error(format!(
+                    "is {rate}, which is no such rate: give a number from 0 to below 1, such as 0.1"
+                ));
+            });
+        }
+        if self.min_finished.is_some() && self.max_failure_rate.is_none() {
+            checker.within("minFinished", |c| {
+                c.error("says nothing without maxFailureRate: give both or neither")
+            });
+        }
         checker.finish()?;
         Ok(NewRun {
+            budget: self.budget_usd.map(|usd| Budget { usd: usd.normalize(), action: self.on_budget }),
+            failures: self.max_failure_rate.map(|max_rate| FailureGuard {
+                // Adding zero turns -0 into 0.
+                max_rate: max_rate + 0.0,
+                min_finished: self.min_finished.unwrap_or(limits.guard_min_finished),
+                action: self.on_failure_rate,
+            }),
             definition_id: Uuid::parse_str(&self.definition_id)
                 .map_or(self.definition_id, |id| id.to_string()),
             models,
@@ -127,7 +166,7 @@ impl NewRun {
     /// same. The key itself is no part of it, nor is a drawn seed.
     #[must_use]
     pub fn input_hash(&self) -> String {
-        canonical_hash(&json!({
+        let mut input = json!({
             "v": 1,
             "definitionId": self.definition_id,
             "models": self.models.iter().map(ModelId::as_str).collect::<Vec<_>>(),
@@ -139,7 +178,14 @@ impl NewRun {
             "params": self.params,
             "maxConcurrency": self.max_concurrency,
             "metadata": self.metadata,
-        }))
+        });
+        if let Some(budget) = self.budget {
+            input["budget"] = json!([budget.usd.to_string(), budget.action.as_str()]);
+        }
+        if let Some(guard) = self.failures {
+            input["failures"] = json!([guard.max_rate, guard.min_finished, guard.action.as_str()]);
+        }
+        canonical_hash(&input)
     }
 }
 

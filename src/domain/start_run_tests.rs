@@ -21,6 +21,11 @@ fn input() -> StartRunInput {
         max_concurrency: None,
         idempotency_key: None,
         metadata: None,
+        budget_usd: None,
+        on_budget: GuardAction::Pause,
+        max_failure_rate: None,
+        min_finished: None,
+        on_failure_rate: GuardAction::Pause,
     }
 }
 
@@ -62,6 +67,7 @@ fn all_mistakes_are_reported_at_once() {
             max_concurrency: Some(0),
             idempotency_key: Some("a b".to_owned()),
             metadata: Some(json!({"x": "\0"})),
+            ..input()
         }
     });
     let names = [
@@ -154,4 +160,27 @@ proptest! {
         };
         let _ = input.check(&RunParams::default(), &limits());
     }
+}
+
+#[test]
+fn guards_are_checked_and_take_the_installations_minimum() {
+    assert_eq!(wrong(|i| i.budget_usd = Some(Decimal::ZERO)), ["input.budgetUsd"]);
+    for rate in [-0.1, 1.0, f64::NAN] {
+        assert_eq!(wrong(|i| i.max_failure_rate = Some(rate)), ["input.maxFailureRate"], "{rate}");
+    }
+    assert_eq!(wrong(|i| i.min_finished = Some(3)), ["input.minFinished"], "it belongs to a rate");
+    let run = checked(StartRunInput { max_failure_rate: Some(0.0), ..input() });
+    let guard = run.failures.unwrap();
+    assert_eq!((guard.max_rate, guard.min_finished), (0.0, limits().guard_min_finished));
+}
+
+#[test]
+fn a_guard_is_part_of_what_was_asked_for() {
+    let hash = |input: StartRunInput| checked(input).input_hash();
+    let budget = |usd: &str, on_budget| StartRunInput { budget_usd: usd.parse().ok(), on_budget, ..input() };
+    let plain = hash(input());
+    assert_ne!(hash(budget("2.5", GuardAction::Pause)), plain);
+    assert_ne!(hash(budget("2.5", GuardAction::Pause)), hash(budget("2.5", GuardAction::Stop)));
+    assert_eq!(hash(budget("2.5", GuardAction::Pause)), hash(budget("2.50", GuardAction::Pause)));
+    assert_ne!(hash(StartRunInput { max_failure_rate: Some(0.1), ..input() }), plain);
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::crash::LaneHold;
+use super::guard::RunGuards;
 use super::page::Listed;
 use super::{AttemptOutcome, JobKind, JobState, RunStatus};
 
@@ -154,6 +155,8 @@ pub struct Run {
     pub revision: i64,
     /// US dollars; none while no price is known.
     pub cost_usd: Option<Decimal>,
+    /// What it may cost and how often it may fail.
+    pub guards: RunGuards,
     /// Its probes by model, in the order of [`Run::models`].
     pub progress_by_model: Vec<ModelProgress>,
 }
@@ -175,12 +178,14 @@ impl Listed for Run {
 }
 
 /// The probes of one model of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelProgress {
     /// `provider/name`
     pub model: String,
     /// Its probes by state.
     pub counts: Counts,
+    /// What they cost.
+    pub cost: super::prices::ModelCost,
     /// Why none of them starts, where too many crash.
     pub hold: Option<LaneHold>,
 }
@@ -301,6 +306,8 @@ pub struct Attempt {
     pub error_message: Option<String>,
     /// The end of what the worker wrote to stderr.
     pub stderr_tail: Option<String>,
+    /// US dollars for what it used without completing; none while no price is known, and where it completed.
+    pub cost_usd: Option<Decimal>,
     /// What the crash looked like, where the job may be its cause.
     pub fingerprint: Option<String>,
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use rust_decimal::Decimal;
 
 use super::crash::LaneHold;
 use super::job::JobKind;
 use super::provider::{self, Access};
 use super::rate_limit::ProviderHold;
+use super::spend::SpendHold;
 use super::staleness::StaleNote;
 use super::validation::shorten;
 
@@ -18,6 +20,8 @@ pub enum WaitingReason {
     RunPaused {
         /// Since when.
         since: DateTime<Utc>,
+        /// Why, where its own guard paused it.
+        halt: Option<String>,
     },
     /// An admin paused everything.
     QueuePaused {
@@ -72,6 +76,10 @@ pub enum WaitingReason {
         /// Until when it is held, if that is known.
         until: Option<DateTime<Utc>>,
     },
+    /// What runs has to end first, or the budget to be raised.
+    Budget(BudgetRoom),
+    /// An admin limits what may be spent in a period.
+    SpendLimit(SpendHold),
     /// No node that is alive runs such jobs.
     NoNode {
         /// The kind of the job.
@@ -88,6 +96,17 @@ pub enum WaitingReason {
     },
     /// Nothing: it starts with the next free slot.
     Next,
+}
+
+/// What is left of the budget of a run, in US dollars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetRoom {
+    /// All of it.
+    pub usd: Decimal,
+    /// What is neither spent nor set aside for what runs.
+    pub left: Decimal,
+    /// What would be set aside for this job.
+    pub needed: Decimal,
 }
 
 /// Why a job waits, and whether it has waited for long.
@@ -115,6 +134,11 @@ fn access_of(model: &str) -> Option<&'static Access> {
     provider::find(name)?.access.as_ref()
 }
 
+/// Dollars as people read them.
+fn shown(usd: &Decimal) -> Decimal {
+    usd.round_dp(6).normalize()
+}
+
 fn time(at: &DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -122,8 +146,15 @@ fn time(at: &DateTime<Utc>) -> String {
 impl fmt::Display for WaitingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RunPaused { since } => {
+            Self::RunPaused { since, halt: None } => {
                 write!(f, "The run has been paused since {}; it starts after resumeRun.", time(since))
+            }
+            Self::RunPaused { since, halt: Some(halt) } => {
+                write!(
+                    f,
+                    "The run's own guard has paused it at {}: {halt}; it starts after resumeRun.",
+                    time(since)
+                )
             }
             Self::QueuePaused { by, reason } => {
                 f.write_str("The whole queue is paused")?;
@@ -176,6 +207,18 @@ impl fmt::Display for WaitingReason {
                     None => f.write_str(" until someone releases it."),
                 }
             }
+            Self::Budget(BudgetRoom { usd, left, needed }) => write!(
+                f,
+                "It may cost ${}, and ${} of the run's budget of ${} are left; it starts when what runs turns out cheaper, or after setRunBudget.",
+                shown(needed),
+                shown(left),
+                shown(usd)
+            ),
+            Self::SpendLimit(hold) => {
+                let mut said = hold.to_string();
+                said.replace_range(..1, "T");
+                write!(f, "{said}; it starts at {}, or when an admin raises the limit.", time(&hold.until))
+            }
             Self::NoNode { kind, model: Some(model) } => {
                 write!(f, "No node that can run {kind} for the model {} is alive", shorten(model))?;
                 match access_of(model) {
@@ -203,8 +246,20 @@ mod tests {
             |limit, until| WaitingReason::ConcurrencyLimit { name: "provider mock".into(), limit, until };
         let cases = [
             (
-                WaitingReason::RunPaused { since: at },
+                WaitingReason::RunPaused { since: at, halt: None },
                 "The run has been paused since 2027-01-15T08:00:00Z; it starts after resumeRun.",
+            ),
+            (
+                WaitingReason::RunPaused { since: at, halt: Some("the budget of $2 is used up".into()) },
+                "The run's own guard has paused it at 2027-01-15T08:00:00Z: the budget of $2 is used up; it starts after resumeRun.",
+            ),
+            (
+                WaitingReason::Budget(BudgetRoom {
+                    usd: Decimal::new(200, 2),
+                    left: Decimal::new(1, 2),
+                    needed: Decimal::new(2_000_000_001, 11),
+                }),
+                "It may cost $0.02, and $0.01 of the run's budget of $2 are left; it starts when what runs turns out cheaper, or after setRunBudget.",
             ),
             (
                 WaitingReason::QueuePaused { by: Some("ada".into()), reason: Some("costs".into()) },

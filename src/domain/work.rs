@@ -22,6 +22,8 @@ pub struct Work {
     pub kind: JobKind,
     /// The model of a probe.
     pub model: Option<String>,
+    /// What the model's tokens cost, as the worker protocol has it.
+    pub pricing: Option<Value>,
     /// The scenario of a probe.
     pub scenario: Option<ScenarioWork>,
     /// Must not share a worker.

@@ -120,3 +120,13 @@ pub(super) enum StalenessAction {
     /// It is given up: a dead letter.
     Dlq,
 }
+
+/// What a run's own guard does.
+#[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "domain::guard::GuardAction")]
+pub(super) enum GuardAction {
+    /// Pauses the run: somebody looks, and resumes it.
+    Pause,
+    /// Ends the run as FAILED: what waits is cancelled, what runs finishes.
+    Stop,
+}

@@ -3,7 +3,8 @@
 use async_graphql::{ID, InputObject, Json};
 use serde_json::Value;
 
-use super::enums::{RunPriority, StalenessAction};
+use super::enums::{GuardAction, RunPriority, StalenessAction};
+use super::scalars::Money;
 use crate::domain::{definition, params, start_run};
 
 /// A definition to create. An existing name makes the next version.
@@ -115,6 +116,20 @@ pub(super) struct StartRunInput {
     idempotency_key: Option<String>,
     /// Notes of your own.
     metadata: Option<Json<Value>>,
+    /// What it may cost, in US dollars: a probe starts only while it is expected to fit, so no more is overspent than what
+    /// runs costs beyond its estimate. All models must have a price.
+    budget_usd: Option<Money>,
+    /// What happens when no further probe fits into the budget.
+    #[graphql(default_with = "GuardAction::Pause")]
+    on_budget: GuardAction,
+    /// The part of its finished probes that may fail, 0 to below 1; with more, `onFailureRate` happens.
+    max_failure_rate: Option<f64>,
+    /// How many probes must have finished, since it was started or resumed, before `maxFailureRate` is looked at; left
+    /// out, 20 unless the operator has set another number.
+    min_finished: Option<i32>,
+    /// What happens when too many probes fail.
+    #[graphql(default_with = "GuardAction::Pause")]
+    on_failure_rate: GuardAction,
 }
 
 /// What every probe of the run is called with; the definition's params are the defaults.
@@ -193,6 +208,11 @@ impl From<StartRunInput> for start_run::StartRunInput {
             max_concurrency: input.max_concurrency,
             idempotency_key: input.idempotency_key,
             metadata: input.metadata.map(|json| json.0),
+            budget_usd: input.budget_usd.map(|usd| usd.0),
+            on_budget: input.on_budget.into(),
+            max_failure_rate: input.max_failure_rate,
+            min_finished: input.min_finished,
+            on_failure_rate: input.on_failure_rate.into(),
         }
     }
 }

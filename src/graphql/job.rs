@@ -13,6 +13,7 @@ use super::definition::Scenario;
 use super::enums::{AttemptOutcome, TaskStatus};
 use super::history::{HistoryEntry, history_of};
 use super::loaders::{AttemptsOf, DeadLettersOf, ScenarioId, WaitingOf};
+use super::scalars::Money;
 use crate::domain::history::HistoryOf;
 use crate::domain::{JobState, view};
 
@@ -187,6 +188,9 @@ pub(super) struct Attempt {
     /// What the crash looked like, where this job may be its cause: 16 hexadecimal digits and some words. Crashes of one
     /// origin have the same.
     fingerprint: Option<String>,
+    /// What it cost although it did not complete, in US dollars: null when no price or no usage is known, and for a
+    /// completed one, whose transcript has it.
+    cost_usd: Option<Money>,
     /// How long it took, in milliseconds; null while it runs.
     duration_ms: Option<i64>,
 }
@@ -203,6 +207,7 @@ impl From<view::Attempt> for Attempt {
             error_message: attempt.error_message,
             stderr_tail: attempt.stderr_tail,
             fingerprint: attempt.fingerprint,
+            cost_usd: attempt.cost_usd.map(Money),
             duration_ms: attempt.ended_at.map(|end| (end - attempt.started_at).num_milliseconds()),
         }
     }

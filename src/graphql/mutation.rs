@@ -10,10 +10,12 @@ use super::deletion::Deletion;
 use super::enums::{AnalysisKind, CancelMode, RunPriority};
 use super::inputs::{CreateDefinitionInput, StartRunInput};
 use super::job::Job;
+use super::money::{ProviderRoles, Role, Spend, SpendPeriod, SpendScope};
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::rate_limit::RateLimit;
 use super::run::Run;
+use super::scalars::Money;
 use crate::domain::dead_letter::Redrive;
 use crate::domain::rate_limit::Ceilings;
 
@@ -65,6 +67,46 @@ impl Mutation {
     /// Changes how urgent a run is. Jobs that have started go on.
     async fn set_run_priority(&self, ctx: &Context<'_>, id: ID, priority: RunPriority) -> Result<Run> {
         Ok(ctx.service()?.set_run_priority(ctx.requester()?, &id, priority.into()).await?.into())
+    }
+
+    /// Changes what a run may cost; null lifts the budget. A run that its budget has paused goes on after `resumeRun`. With
+    /// less than has been spent, its guard acts at once.
+    async fn set_run_budget(
+        &self,
+        ctx: &Context<'_>,
+        run_id: ID,
+        #[graphql(desc = "US dollars for all of it, what has been spent included.")] budget_usd: Option<
+            Money,
+        >,
+    ) -> Result<Run> {
+        let usd = budget_usd.map(|money| money.0);
+        Ok(ctx.service()?.set_run_budget(ctx.requester()?, &run_id, usd).await?.into())
+    }
+
+    /// Limits what may be spent in a day or a month, for admins; null lifts the limit. When it is reached, no further probe
+    /// that it concerns starts until the next period, and `startRun` is refused.
+    async fn set_spend_limit(
+        &self,
+        ctx: &Context<'_>,
+        scope: SpendScope,
+        #[graphql(desc = "The group's or the user's name; none for the installation.")] key: Option<String>,
+        #[graphql(desc = "US dollars.")] usd: Option<Money>,
+        period: SpendPeriod,
+    ) -> Result<Spend> {
+        let (service, usd) = (ctx.service()?, usd.map(|money| money.0));
+        let set = service.set_spend_limit(ctx.requester()?, scope.into(), key, usd, period.into()).await?;
+        Ok(set.into())
+    }
+
+    /// Says which roles may start runs with a provider, for admins; null lets all. Runs that have been started go on.
+    async fn set_provider_roles(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What stands before the `/` of a model id.")] provider: String,
+        #[graphql(desc = "An empty list lets nobody.")] roles: Option<Vec<Role>>,
+    ) -> Result<ProviderRoles> {
+        let roles = roles.map(|roles| roles.into_iter().map(Into::into).collect());
+        Ok(ctx.service()?.set_provider_roles(ctx.requester()?, &provider, roles).await?.into())
     }
 
     /// Makes the failed probes of a run wait to be tried again; a finished run is reopened by it. Of many, some wait

@@ -7,9 +7,12 @@ use super::connection::Connection;
 use super::context::ContextExt;
 use super::dead_letter::{DeadLetter, DeadLetterConnection, DeadLetterFilter};
 use super::definition::Definition;
+use super::estimate::RunEstimate;
 use super::filters::RunFilter;
 use super::history::HistoryEntry;
+use super::inputs::StartRunInput;
 use super::job::Job;
+use super::money::{ModelPrice, ProviderRoles, Spend, SpendPeriod, SpendScope};
 use super::node::Node;
 use super::queue::QueueStatus;
 use super::rate_limit::RateLimit;
@@ -89,6 +92,49 @@ impl Query {
         let filter = filter.map(|f| f.check(service.limits())).transpose()?.unwrap_or_default();
         let entries = service.dead_letters(ctx.requester()?, &filter, &page).await?;
         Ok(DeadLetterConnection::new(entries, filter))
+    }
+
+    /// What models cost, for runs that are started from now on: a run keeps the prices of its start. The operator may
+    /// replace the table. A model that no row fits has no price, and what it costs is null, never 0.
+    async fn prices(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only the row that this model takes, if there is one: `provider/name`.")]
+        model: Option<String>,
+    ) -> Result<Vec<ModelPrice>> {
+        let prices = ctx.service()?.prices(model.as_deref())?;
+        Ok(prices.into_iter().map(ModelPrice::from).collect())
+    }
+
+    /// What a run would take, before anything of it is started: jobs, tokens, cost and duration. Mistakes in the input are
+    /// those of `startRun`.
+    async fn estimate_run(&self, ctx: &Context<'_>, input: StartRunInput) -> Result<RunEstimate> {
+        ctx.requester()?;
+        Ok(ctx.service()?.estimate_run(input.into()).await?.into())
+    }
+
+    /// What was spent in the present day or month. A user sees its own and its group's, null for others; viewers and admins
+    /// see all.
+    async fn spend(
+        &self,
+        ctx: &Context<'_>,
+        scope: SpendScope,
+        #[graphql(desc = "The group's or the user's name; left out, your own.")] key: Option<String>,
+        #[graphql(default_with = "SpendPeriod::Month")] period: SpendPeriod,
+    ) -> Result<Option<Spend>> {
+        let found = ctx.service()?.spend(ctx.requester()?, scope.into(), key, period.into()).await?;
+        Ok(found.map(Spend::from))
+    }
+
+    /// What may be spent, the limit of which least is left first. A user sees those that concern its runs.
+    async fn spend_limits(&self, ctx: &Context<'_>) -> Result<Vec<Spend>> {
+        Ok(ctx.service()?.spend_limits(ctx.requester()?).await?.into_iter().map(Spend::from).collect())
+    }
+
+    /// The providers that not every role may use.
+    async fn provider_roles(&self, ctx: &Context<'_>) -> Result<Vec<ProviderRoles>> {
+        ctx.requester()?;
+        Ok(ctx.service()?.provider_roles().await?.into_iter().map(ProviderRoles::from).collect())
     }
 
     /// The whole queue at a glance.

@@ -16,6 +16,7 @@ use super::filters::{self, JobFilter};
 use super::history::{HistoryEntry, history_of};
 use super::job::{Job, TaskResult};
 use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf, StalenessOf};
+use super::money::{FailureGuard, RunBudget};
 use super::results::Transcript;
 use super::scalars::Money;
 use super::staleness::RunStaleness;
@@ -220,6 +221,21 @@ impl Run {
         self.0.cost_usd.map(Money)
     }
 
+    /// What it may cost; null without a budget.
+    async fn budget(&self) -> Option<RunBudget> {
+        RunBudget::of(&self.0)
+    }
+
+    /// How often its probes may fail; null without such a guard.
+    async fn failure_guard(&self) -> Option<FailureGuard> {
+        self.0.guards.failures.map(FailureGuard::from)
+    }
+
+    /// Why its own guard paused or stopped it: the budget, or too many failures; null while none has.
+    async fn halted_because(&self) -> Option<&str> {
+        self.0.guards.halt.as_ref().map(|halt| halt.reason.as_str())
+    }
+
     /// Whoever started it.
     async fn created_by(&self) -> &str {
         &self.0.created_by
@@ -307,6 +323,11 @@ pub(super) struct ModelProgress {
     failed: i64,
     /// Will not run.
     cancelled: i64,
+    /// What they have cost so far, in US dollars, failed attempts included; null while no price is known.
+    cost_usd: Option<Money>,
+    /// What their tokens cost, in US dollars per million, fixed when the run was started: an object of texts, or null where
+    /// no price was known.
+    pricing: Option<Json<Value>>,
     /// Why none of them starts: too many crashed in the same way. `releaseLane` lets them go on. Null while they may.
     held_because: Option<String>,
     /// Since when none of them starts.
@@ -319,6 +340,19 @@ impl From<&view::ModelProgress> for ModelProgress {
         let (held_because, held_at) =
             progress.hold.as_ref().map(|hold| (hold.reason.clone(), hold.since)).unzip();
         let model_id = progress.model.clone();
-        Self { model_id, total, pending, active, completed, failed, cancelled, held_because, held_at }
+        let (cost_usd, pricing) = (progress.cost.usd.map(Money), progress.cost.pricing.clone().map(Json));
+        Self {
+            model_id,
+            cost_usd,
+            pricing,
+            total,
+            pending,
+            active,
+            completed,
+            failed,
+            cancelled,
+            held_because,
+            held_at,
+        }
     }
 }

@@ -186,7 +186,7 @@ fn probe<'a>(work: &'a Work, context: &'a RunContext) -> Result<Probe<'a>, Reque
             seed: of_run("seed"),
         },
         scoring: of_definition("scoring").unwrap_or(&NULL),
-        pricing: &NULL,
+        pricing: work.pricing.as_ref().unwrap_or(&NULL),
     })
 }
 

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn with(role: Role) -> Requester {
-        Requester { subject: "ada".to_owned(), role, request_id: String::new() }
+        Requester { subject: "ada".to_owned(), role, group: None, request_id: String::new() }
     }
 
     #[test]

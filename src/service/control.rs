@@ -160,7 +160,7 @@ impl Service {
 }
 
 /// Decides, with the run as it will then be, whether `who` may do this to it.
-fn allows(
+pub(super) fn allows(
     who: &Requester,
     action: RunAction,
     asked: &str,
@@ -173,6 +173,12 @@ fn allows(
 fn allow_run(who: &Requester, run: &RunHead, action: RunAction, asked: &str) -> Result<()> {
     allow_owner(who, run, asked)?;
     run.status.allow(action)?;
+    if run.is_out_of_budget && matches!(action, RunAction::Resume | RunAction::RetryFailed) {
+        return Err(Error::Conflict(
+            "The run's budget is used up, so nothing of it would start: raise it first by setRunBudget."
+                .to_owned(),
+        ));
+    }
     Ok(())
 }
 
@@ -209,11 +215,11 @@ mod tests {
     use crate::domain::{JobState, Role, RunStatus};
 
     fn who(subject: &str, role: Role) -> Requester {
-        Requester { subject: subject.to_owned(), role, request_id: String::new() }
+        Requester { subject: subject.to_owned(), role, group: None, request_id: String::new() }
     }
 
     fn run(status: RunStatus) -> RunHead {
-        RunHead { id: Uuid::nil(), status, created_by: "ada".to_owned() }
+        RunHead { id: Uuid::nil(), status, created_by: "ada".to_owned(), is_out_of_budget: false }
     }
 
     fn job(state: JobState, kind: JobKind, status: RunStatus) -> JobHead {

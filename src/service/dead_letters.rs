@@ -220,7 +220,7 @@ mod tests {
     use crate::store::RunHead;
 
     fn who(subject: &str, role: Role) -> Requester {
-        Requester { subject: subject.to_owned(), role, request_id: String::new() }
+        Requester { subject: subject.to_owned(), role, group: None, request_id: String::new() }
     }
 
     #[test]
@@ -253,8 +253,12 @@ mod tests {
     #[test]
     fn only_what_waits_is_given_up_by_hand() {
         for &state in JobState::ALL {
-            let run =
-                RunHead { id: uuid::Uuid::nil(), status: RunStatus::Running, created_by: "ada".to_owned() };
+            let run = RunHead {
+                id: uuid::Uuid::nil(),
+                status: RunStatus::Running,
+                created_by: "ada".to_owned(),
+                is_out_of_budget: false,
+            };
             let job = JobHead { id: 7, state, kind: JobKind::ProbeScenario, run };
             let allowed = allow_burial(&who("ada", Role::User), &job, "7").is_ok();
             assert_eq!(allowed, state == JobState::Pending, "{state}");

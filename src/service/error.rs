@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::domain::job::JobValidationError;
 use crate::domain::queue::QueueError;
 use crate::domain::run::RunStateError;
+use crate::domain::spend::SpendHold;
 use crate::domain::validation::{ValidationErrors, shorten};
 
 /// What a service answers.
@@ -73,6 +74,9 @@ pub enum Error {
     /// The queue refused.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// Nothing may be spent any more.
+    #[error("Nothing more may be spent now: {0}. It may again at {at}, or when an admin raises the limit.", at = .0.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))]
+    SpendLimit(Box<SpendHold>),
     /// Too many requests.
     #[error("Too many requests: try again in {} ms.", millis(*.retry_after))]
     RateLimited {
@@ -121,7 +125,7 @@ impl Error {
             Self::JobValidation(_) => "JOB_VALIDATION_ERROR",
             Self::RunState(_) => "RUN_STATE_ERROR",
             Self::Conflict(_) => "CONFLICT",
-            Self::Queue(_) => "QUEUE_ERROR",
+            Self::Queue(_) | Self::SpendLimit(_) => "QUEUE_ERROR",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Unavailable { .. } => "UNAVAILABLE",
             Self::Internal { .. } => "INTERNAL",
@@ -129,7 +133,7 @@ impl Error {
     }
 
     /// What goes beside the code: `field` and `errors`; `currentStatus` and `action`; `retryAfterMs`; and for
-    /// the queue `jobs`, `limit` and, of a user, `waiting`. The `errorId` of an internal error is the edge's to make and to log.
+    /// the queue `jobs`, `limit` and, of a user, `waiting`, or `reason`, `scope`, `key`, `limitUsd`, `spentUsd` and `until`. The `errorId` of an internal error is the edge's to make and to log.
     #[must_use]
     pub fn extensions(&self) -> Map<String, Value> {
         let mut pairs = Map::new();
@@ -161,6 +165,14 @@ impl Error {
                 set("jobs", (*jobs).into());
                 set("waiting", (*waiting).into());
                 set("limit", (*limit).into());
+            }
+            Self::SpendLimit(hold) => {
+                set("reason", "SPEND_LIMIT".into());
+                set("scope", hold.account.scope.as_str().into());
+                set("key", hold.account.key.clone().into());
+                set("limitUsd", hold.limit_usd.to_string().into());
+                set("spentUsd", hold.spent_usd.to_string().into());
+                set("until", hold.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true).into());
             }
             Self::RateLimited { retry_after } | Self::Unavailable { retry_after, .. } => {
                 set("retryAfterMs", millis(*retry_after).into());

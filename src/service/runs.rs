@@ -111,7 +111,8 @@ mod tests {
     fn a_user_lists_its_own_runs_whatever_the_filter_says() {
         let asked = RunFilter { created_by: Some("bob".to_owned()), ..RunFilter::default() };
         for &role in Role::ALL {
-            let requester = Requester { subject: "ada".to_owned(), role, request_id: String::new() };
+            let requester =
+                Requester { subject: "ada".to_owned(), role, group: None, request_id: String::new() };
             let seen = visible(&requester, asked.clone());
             assert_eq!(seen.visible_to.as_deref(), (role == Role::User).then_some("ada"), "{role}");
             assert_eq!(seen.created_by, asked.created_by);

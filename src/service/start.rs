@@ -1,14 +1,30 @@
 //! `startRun`: one request becomes a run with all its jobs, or nothing.
 
 use super::access::{not_found, require_writer};
+use super::estimate::Forecast;
+use super::money::{JobCost, check_budget};
 use super::{Entity, Error, Result, Service};
 use crate::domain::definition::DefinitionContent;
-use crate::domain::params::RunParams;
 use crate::domain::queue::{QueueError, job_count};
 use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
 use crate::domain::{ModelId, Requester, ids, sampling};
 use crate::store::{Inserted, RunInsert};
+
+/// A run that may be started, with all that is to be read of the database.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    pub(super) definition: Definition,
+    pub(super) content: DefinitionContent,
+    pub(super) run: NewRun,
+    /// Scenarios of the sample.
+    pub(super) sampled: u64,
+    /// One for each of these and each model.
+    pub(super) jobs: u64,
+    pub(super) seed: u32,
+    /// The sample; `None`: all.
+    pub(super) scenario_ids: Option<Vec<i64>>,
+}
 
 /// A run that exists now.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,20 +50,16 @@ impl Service {
     ) -> Result<Started> {
         require_writer(requester)?;
         let asked = input.definition_id.clone();
-        let definition = self.definition(&asked).await?;
-        let defaults = definition.as_ref().map(default_params).transpose()?.unwrap_or_default();
-        let new_run = input.check(&defaults, &self.limits)?;
-        let definition = definition.ok_or_else(|| not_found(Entity::Definition, &asked))?;
-
-        let percentage = new_run.sample_percentage;
-        let scenarios = usize::try_from(definition.scenario_count).unwrap_or(0);
-        let sampled = sampling::sample_size(scenarios, percentage);
-        let jobs = job_count(sampled, new_run.models.len(), self.limits.run_jobs_max)?;
-        let seed = new_run.sample_seed.unwrap_or_else(|| self.draw_seed());
-        let scenario_ids =
-            if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
+        let prepared = self.prepare(input).await?;
+        let jobs = prepared.jobs;
+        let costs = self.job_costs(&prepared).await?;
+        if let Some(budget) = prepared.run.budget {
+            check_budget(budget, &prepared.run.models, &costs)?;
+        }
+        self.check_spending(requester, &prepared, &costs).await?;
+        let forecast = self.forecast(&prepared, &costs).await?;
         let tokens = self.config.numbers.expected_output_tokens;
-        let insert = run_insert(requester, request_id, definition, new_run, seed, scenario_ids, tokens)?;
+        let insert = run_insert(requester, request_id, prepared, costs, &forecast, tokens)?;
 
         self.admit(&insert).await?;
         let (id, hash) = (insert.id, insert.input_hash.clone());
@@ -107,6 +119,28 @@ impl Service {
         Ok(Started { run, is_new })
     }
 
+    /// Checks what is asked for, and draws the sample.
+    ///
+    /// # Errors
+    /// VALIDATION_ERROR with every mistake, NOT_FOUND for the definition, QUEUE_ERROR for too many jobs.
+    pub(super) async fn prepare(&self, input: StartRunInput) -> Result<Prepared> {
+        let asked = input.definition_id.clone();
+        let definition = self.definition(&asked).await?;
+        let content = definition.as_ref().map(content).transpose()?;
+        let defaults = content.as_ref().and_then(|c| c.params).unwrap_or_default();
+        let run = input.check(&defaults, &self.limits)?;
+        let (definition, content) =
+            definition.zip(content).ok_or_else(|| not_found(Entity::Definition, &asked))?;
+        let percentage = run.sample_percentage;
+        let scenarios = usize::try_from(definition.scenario_count).unwrap_or(0);
+        let sampled = sampling::sample_size(scenarios, percentage);
+        let jobs = job_count(sampled, run.models.len(), self.limits.run_jobs_max)?;
+        let seed = run.sample_seed.unwrap_or_else(|| self.draw_seed());
+        let scenario_ids =
+            if sampled == scenarios { None } else { Some(self.sample(&definition, percentage, seed).await?) };
+        Ok(Prepared { definition, content, run, sampled: sampled as u64, jobs, seed, scenario_ids })
+    }
+
     /// The ids of the scenarios that this seed takes.
     async fn sample(&self, definition: &Definition, percentage: u32, seed: u32) -> Result<Vec<i64>> {
         let scenarios = self.store.scenario_keys(definition.id).await.map_err(|e| self.failed(e))?;
@@ -122,22 +156,20 @@ fn as_i64(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// What the definition says about params.
-fn default_params(definition: &Definition) -> Result<RunParams> {
-    let content: DefinitionContent =
-        serde_json::from_value(definition.content.clone()).map_err(|e| Error::internal(&e))?;
-    Ok(content.params.unwrap_or_default())
+/// What the definition asks.
+fn content(definition: &Definition) -> Result<DefinitionContent> {
+    serde_json::from_value(definition.content.clone()).map_err(|e| Error::internal(&e))
 }
 
 fn run_insert(
     requester: &Requester,
     request_id: &str,
-    definition: Definition,
-    run: NewRun,
-    seed: u32,
-    scenario_ids: Option<Vec<i64>>,
+    prepared: Prepared,
+    costs: Vec<Option<JobCost>>,
+    forecast: &Forecast,
     expected_output_tokens: i32,
 ) -> Result<RunInsert> {
+    let Prepared { definition, run, seed, scenario_ids, .. } = prepared;
     let narrow = |error: std::num::TryFromIntError| Error::internal(&error);
     Ok(RunInsert {
         id: ids::new_id(),
@@ -146,6 +178,12 @@ fn run_insert(
         definition_id: definition.id,
         definition_snapshot: definition.content,
         input_hash: hex::decode(run.input_hash()).map_err(|e| Error::internal(&e))?,
+        pricing: costs.iter().map(|c| c.as_ref().map(|c| c.prices.to_protocol())).collect(),
+        estimate_usd: costs.iter().map(|c| c.as_ref().map(|c| c.at_most_usd)).collect(),
+        expected_ms: forecast.ms,
+        expected_usd: forecast.usd,
+        budget: run.budget,
+        failures: run.failures,
         models: run.models.iter().map(ModelId::to_string).collect(),
         params: serde_json::to_value(run.params).map_err(|e| Error::internal(&e))?,
         priority: run.priority.value(),
@@ -158,6 +196,7 @@ fn run_insert(
         idempotency_key: run.idempotency_key,
         metadata: run.metadata,
         created_by: requester.subject.clone(),
+        created_group: requester.group.clone(),
         scenario_ids,
         expected_output_tokens,
     })

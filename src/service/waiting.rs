@@ -7,7 +7,7 @@ use crate::store::{ShutLimit, WaitingFacts};
 /// The first that holds, in the order of [`WaitingReason`].
 pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     if let Some(pause) = facts.run_pause {
-        return WaitingReason::RunPaused { since: pause.since };
+        return WaitingReason::RunPaused { since: pause.since, halt: pause.halt };
     }
     if let Some(pause) = facts.queue_pause {
         return WaitingReason::QueuePaused { by: pause.by, reason: pause.reason };
@@ -41,6 +41,12 @@ pub(super) fn reason(facts: WaitingFacts) -> WaitingReason {
     }
     if let Some(limit) = shut {
         return limited(limit);
+    }
+    if let Some(room) = facts.budget.filter(|room| room.left < room.needed) {
+        return WaitingReason::Budget(room);
+    }
+    if let Some(hold) = facts.spend {
+        return WaitingReason::SpendLimit(hold);
     }
     if !facts.has_node || !facts.is_served {
         return WaitingReason::NoNode { kind: facts.kind, model: facts.model.filter(|_| facts.has_node) };
@@ -89,6 +95,8 @@ mod tests {
             failures: 0,
             max_concurrency: None,
             run_active: 0,
+            budget: None,
+            spend: None,
             has_node: true,
             is_served: true,
             ahead: 0,
@@ -125,8 +133,8 @@ mod tests {
         assert!(matches!(reason(facts.clone()), WaitingReason::LaneHeld(_)));
         facts.queue_pause = Some(QueuePause { by: Some("ada".to_owned()), reason: None });
         assert!(matches!(reason(facts.clone()), WaitingReason::QueuePaused { .. }));
-        facts.run_pause = Some(RunPause { since: at });
-        assert_eq!(reason(facts), WaitingReason::RunPaused { since: at });
+        facts.run_pause = Some(RunPause { since: at, halt: None });
+        assert_eq!(reason(facts), WaitingReason::RunPaused { since: at, halt: None });
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct RunHead {
     pub status: RunStatus,
     /// Its owner.
     pub created_by: String,
+    /// Nothing of it that waits fits into its budget.
+    pub is_out_of_budget: bool,
 }
 
 /// A job as a decision needs it, locked.
@@ -213,14 +215,19 @@ pub(super) async fn wake(c: &mut PgConnection) -> Result<()> {
 }
 
 pub(super) async fn lock_run(c: &mut PgConnection, id: Uuid) -> Result<Option<RunHead>> {
-    let row =
-        sqlx::query!(
-        r#"select status::text as "status!", created_by from run where id = $1 and deleted_at is null for update"#,
+    let row = sqlx::query!(
+        r#"select status::text as "status!", created_by,
+                  budget_usd is not null and budget_is_used_up(id) as "is_out_of_budget!"
+             from run where id = $1 and deleted_at is null for update"#,
         id
     )
-            .fetch_optional(c)
-            .await?;
-    row.map(|r| Ok(RunHead { id, status: r.status.parse()?, created_by: r.created_by })).transpose()
+    .fetch_optional(c)
+    .await?;
+    row.map(|r| {
+        let (status, created_by) = (r.status.parse()?, r.created_by);
+        Ok(RunHead { id, status, created_by, is_out_of_budget: r.is_out_of_budget })
+    })
+    .transpose()
 }
 
 async fn apply(c: &mut PgConnection, run: &RunHead, change: RunChange) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The audit and the attempts as one history, newest first. Neither is copied into the other.
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
@@ -34,6 +35,7 @@ struct Row {
     error_message: Option<String>,
     stderr_tail: Option<String>,
     fingerprint: Option<String>,
+    cost_usd: Option<Decimal>,
 }
 
 impl TryFrom<Row> for HistoryEntry {
@@ -51,6 +53,7 @@ impl TryFrom<Row> for HistoryEntry {
                 error_message: row.error_message,
                 stderr_tail: row.stderr_tail,
                 fingerprint: row.fingerprint,
+                cost_usd: row.cost_usd,
             }),
             _ => None,
         };
@@ -120,7 +123,7 @@ fn entries(of: HistoryOf, after: Option<HistoryKey>) -> QueryBuilder<Postgres> {
                    a.subject_id, a.run_id, a.before, a.after, a.note, null::uuid as node_id,
                    null::timestamptz as started_at, null::timestamptz as ended_at, null as outcome,
                    null as error_code, null as error_message, null as stderr_tail,
-                   null as fingerprint
+                   null as fingerprint, null::numeric as cost_usd
               from audit a
              where ",
     );
@@ -130,7 +133,7 @@ fn entries(of: HistoryOf, after: Option<HistoryKey>) -> QueryBuilder<Postgres> {
         " union all
             select w.started_at, 1, w.job_id, w.number, 'attempt.claimed', 'system', null, null, 'job', w.job_id::text,
                    w.run_id, null, null, null, w.node_id, w.started_at, w.ended_at, w.outcome, w.error_code,
-                   w.error_message, w.stderr_tail, w.fingerprint
+                   w.error_message, w.stderr_tail, w.fingerprint, w.cost_usd
               from work w
              where true",
     );
@@ -139,7 +142,7 @@ fn entries(of: HistoryOf, after: Option<HistoryKey>) -> QueryBuilder<Postgres> {
         " union all
             select w.ended_at, 2, w.job_id, w.number, 'attempt.' || w.outcome, 'system', null, null, 'job',
                    w.job_id::text, w.run_id, null, null, null, w.node_id, w.started_at, w.ended_at, w.outcome,
-                   w.error_code, w.error_message, w.stderr_tail, w.fingerprint
+                   w.error_code, w.error_message, w.stderr_tail, w.fingerprint, w.cost_usd
               from work w
              where w.ended_at is not null",
     );
@@ -162,7 +165,7 @@ fn push_work(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
     };
     query.push(
         "select a.job_id, a.number, a.node_id, a.started_at, a.ended_at, a.outcome::text as outcome, a.error_code,
-                a.error_message, a.stderr_tail, a.fingerprint, l.run_id
+                a.error_message, a.stderr_tail, a.fingerprint, a.cost_usd, l.run_id
            from lane l join any_job j on j.lane_id = l.id
           cross join lateral (select t.* from any_attempt t where t.job_id = j.id offset 0) as a
           where ",
@@ -176,7 +179,7 @@ fn push_work(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
     }
     query.push(
         " union all
-         select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null, l.run_id
+         select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null, null, l.run_id
            from lane l join job j on j.lane_id = l.id
           where j.state = 'active' and ",
     );

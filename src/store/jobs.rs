@@ -148,11 +148,11 @@ impl Store {
             r#"
             select a.job_id as "job_id!", a.number as "number!", a.node_id as "node_id!",
                    a.started_at as "started_at!", a.ended_at, a.outcome::text, a.error_code, a.error_message,
-                   a.stderr_tail, a.fingerprint
+                   a.stderr_tail, a.fingerprint, a.cost_usd
               from unnest($1::bigint[]) as asked (id)
              cross join lateral (select a.* from any_attempt a where a.job_id = asked.id offset 0) as a
             union all
-            select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null
+            select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null, null
               from job j
              where j.id = any($1) and j.state = 'active'
              order by 1, 2
@@ -174,6 +174,7 @@ impl Store {
                 error_message: row.error_message,
                 stderr_tail: row.stderr_tail,
                 fingerprint: row.fingerprint,
+                cost_usd: row.cost_usd,
             });
         }
         Ok(attempts)

@@ -21,29 +21,44 @@ impl Store {
     pub async fn paces(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, Pace>> {
         let rows = sqlx::query!(
             r#"
-            select r.id, p.finished as "finished!", p.seconds as "seconds!"
-              from run r
-             cross join lateral (
-                select count(*) as finished,
-                       extract(epoch from clock_timestamp() - min(t.claimed_at))::float8 as seconds
-                  from (
-                    select j.claimed_at
-                      from lane l
-                     cross join lateral (
-                        select j.claimed_at, j.finished_at from job j
-                         where j.lane_id = l.id and j.state in ('completed', 'failed')
-                           and j.finished_at > clock_timestamp() - $3 * interval '1 second'
-                         order by j.finished_at desc, j.id desc
+            with moving as materialized (
+                select r.id, r.priority, r.max_concurrency, p.finished, p.seconds
+                  from run r
+                 cross join lateral (
+                    select count(*) as finished,
+                           extract(epoch from clock_timestamp() - min(t.claimed_at))::float8 as seconds
+                      from (
+                        select j.claimed_at
+                          from lane l
+                         cross join lateral (
+                            select j.claimed_at, j.finished_at from job j
+                             where j.lane_id = l.id and j.state in ('completed', 'failed')
+                               and j.finished_at > clock_timestamp() - $3 * interval '1 second'
+                             order by j.finished_at desc, j.id desc
+                             limit $2
+                         ) as j
+                         where l.run_id = r.id and l.kind = 'probe:scenario'
+                         order by j.finished_at desc
                          limit $2
-                     ) as j
-                     where l.run_id = r.id and l.kind = 'probe:scenario'
-                     order by j.finished_at desc
-                     limit $2
-                  ) as t
-             ) as p
-             where r.id = any($1) and r.status = 'RUNNING' and p.finished > 0
-               and not (select q.is_paused from queue_state q)
-               and exists (select from lane l where l.run_id = r.id and l.is_live and l.held_at is null)
+                      ) as t
+                 ) as p
+                 where r.id = any($1) and r.status = 'RUNNING'
+                   and not (select q.is_paused from queue_state q)
+                   and exists (select from lane l where l.run_id = r.id and l.is_live and l.held_at is null)
+            )
+            select m.id as "id!", m.finished as "finished!", m.seconds as "seconds!" from moving m where m.finished > 0
+            union all
+            -- Nothing of it has finished within the window: as its models were before. One probe every so many seconds.
+            select m.id, 1, e.ms / 1000 / least(c.slots, m.max_concurrency)
+              from moving m
+             cross join lateral probe_capacity(m.priority) as c
+             cross join lateral (
+                select sum(s.mean_ms * (l.pending + l.active)) / sum(l.pending + l.active) as ms,
+                       bool_and(s.model is not null) as is_known
+                  from lane l left join model_statistic s on s.model = l.model
+                 where l.run_id = m.id and l.kind = 'probe:scenario' and l.is_live
+             ) as e
+             where m.finished = 0 and e.is_known and c.slots > 0
             "#,
             runs,
             PACE_PROBES,

@@ -87,7 +87,7 @@ impl Store {
             .collect();
         let rows = sqlx::query!(
             r#"select j.id as "id!", j.claims as "claims!", j.lane_id as "lane_id!", l.run_id as "run_id!",
-                      l.kind::text as "kind!", l.model as "model?", j.is_suspect as "is_suspect!",
+                      l.kind::text as "kind!", l.model as "model?", l.pricing, j.is_suspect as "is_suspect!",
                       j.cancel_requested as "cancel_requested!", j.failures as "failures!",
                       j.losses_alone as "losses_alone!", j.throttled_ms as "throttled_ms!",
                       s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?",
@@ -119,6 +119,7 @@ impl Store {
                     run_id: r.run_id,
                     kind: r.kind.parse()?,
                     model: r.model,
+                    pricing: r.pricing,
                     scenario,
                     is_suspect: r.is_suspect,
                     cancel_requested: r.cancel_requested,
@@ -242,6 +243,7 @@ impl Store {
         let alone: Vec<bool> = ends.iter().map(|e| e.alone).collect();
         let fingerprints = column(|e| e.fingerprint.as_ref().map(|f| storable(f.as_str())));
         let holds: Vec<bool> = ends.iter().map(|e| e.holds).collect();
+        let costs = column(|e| e.cost_usd.clone());
         crash_point("end.before");
         let rows = sqlx::query_file!(
             "src/store/sql/end_attempts.sql",
@@ -260,7 +262,8 @@ impl Store {
             &alone,
             &fingerprints as &[Option<String>],
             crash_hold_jobs,
-            &holds
+            &holds,
+            &costs as &[Option<String>]
         )
         .fetch_all(&self.pool)
         .await?;

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::{Result, Store};
 use crate::domain::crash::LaneHold;
 use crate::domain::filter::RunFilter;
+use crate::domain::guard::{Budget, FailureGuard, Halt, RunGuards};
 use crate::domain::page::{Page, PageRequest};
+use crate::domain::prices::ModelCost;
 use crate::domain::view::{Counts, ModelProgress, Run};
 
 /// What follows the common table expression `page (id)`.
@@ -19,12 +21,15 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
        r.sample_algorithm, r.metadata, r.created_by, r.created_at, r.started_at, r.completed_at,
        greatest(r.updated_at, lanes.updated_at) as updated_at,
        r.version + coalesce(lanes.version, 0) as revision,
+       r.budget_usd, r.on_budget, r.max_failure_rate, r.min_finished, r.on_failure_rate, r.halted_by, r.halt_reason,
+       lanes.reserved_usd,
        lanes.cost_usd, lanes.model, lanes.total, lanes.pending, lanes.active, lanes.completed, lanes.failed,
-       lanes.cancelled, lanes.held_at, lanes.hold_reason
+       lanes.cancelled, lanes.costs_usd, lanes.pricing, lanes.held_at, lanes.hold_reason
   from page
   join run r on r.id = page.id and r.deleted_at is null
  cross join lateral (
     select sum(l.version)::bigint as version, max(l.updated_at) as updated_at, sum(l.cost_usd) as cost_usd,
+           coalesce(sum(l.active * job_reserve(l)), 0) as reserved_usd,
            coalesce(array_agg(l.model order by l.position) filter (where l.model is not null), '{}') as model,
            coalesce(array_agg(l.total order by l.position) filter (where l.model is not null), '{}') as total,
            coalesce(array_agg(l.pending order by l.position) filter (where l.model is not null), '{}') as pending,
@@ -32,6 +37,8 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
            coalesce(array_agg(l.completed order by l.position) filter (where l.model is not null), '{}') as completed,
            coalesce(array_agg(l.failed order by l.position) filter (where l.model is not null), '{}') as failed,
            coalesce(array_agg(l.cancelled order by l.position) filter (where l.model is not null), '{}') as cancelled,
+           coalesce(array_agg(l.cost_usd order by l.position) filter (where l.model is not null), '{}') as costs_usd,
+           coalesce(array_agg(l.pricing order by l.position) filter (where l.model is not null), '{}') as pricing,
            coalesce(array_agg(l.held_at order by l.position) filter (where l.model is not null), '{}') as held_at,
            coalesce(array_agg(l.hold_reason order by l.position) filter (where l.model is not null), '{}') as hold_reason
       from lane l
@@ -64,8 +71,40 @@ struct RunRow {
     updated_at: DateTime<Utc>,
     revision: i64,
     cost_usd: Option<Decimal>,
+    reserved_usd: Decimal,
+    #[sqlx(flatten)]
+    guard: GuardColumns,
     #[sqlx(flatten)]
     lanes: LaneColumns,
+}
+
+/// What the run's own guard goes by, and what it has done.
+#[derive(sqlx::FromRow)]
+struct GuardColumns {
+    budget_usd: Option<Decimal>,
+    on_budget: String,
+    max_failure_rate: Option<f64>,
+    min_finished: Option<i32>,
+    on_failure_rate: String,
+    halted_by: Option<String>,
+    halt_reason: Option<String>,
+}
+
+impl GuardColumns {
+    fn into_guards(self, reserved_usd: Decimal) -> Result<RunGuards> {
+        let (on_budget, on_failure_rate) = (self.on_budget.parse()?, self.on_failure_rate.parse()?);
+        let limits = self.max_failure_rate.zip(self.min_finished);
+        Ok(RunGuards {
+            budget: self.budget_usd.map(|usd| Budget { usd, action: on_budget }),
+            reserved_usd,
+            failures: limits.map(|(max_rate, min_finished)| FailureGuard {
+                max_rate,
+                min_finished,
+                action: on_failure_rate,
+            }),
+            halt: self.halted_by.zip(self.halt_reason).map(|(by, reason)| Halt { by, reason }),
+        })
+    }
 }
 
 /// The probe lanes of a run as parallel lists, in the order of its models.
@@ -78,6 +117,8 @@ struct LaneColumns {
     completed: Vec<i32>,
     failed: Vec<i32>,
     cancelled: Vec<i32>,
+    costs_usd: Vec<Option<Decimal>>,
+    pricing: Vec<Option<Value>>,
     held_at: Vec<Option<DateTime<Utc>>>,
     hold_reason: Vec<Option<String>>,
 }
@@ -95,8 +136,10 @@ impl LaneColumns {
         let counts: Vec<Counts> = (0..self.model.len()).map(counts).collect();
         let holds = self.held_at.into_iter().zip(self.hold_reason);
         let holds = holds.map(|(since, reason)| Some(LaneHold { since: since?, reason: reason? }));
-        let lanes = self.model.into_iter().zip(counts).zip(holds);
-        lanes.map(|((model, counts), hold)| ModelProgress { model, counts, hold }).collect()
+        let costs = self.costs_usd.into_iter().zip(self.pricing);
+        let costs = costs.map(|(usd, pricing)| ModelCost { usd, pricing });
+        let lanes = self.model.into_iter().zip(counts).zip(costs).zip(holds);
+        lanes.map(|(((model, counts), cost), hold)| ModelProgress { model, counts, cost, hold }).collect()
     }
 }
 
@@ -105,6 +148,7 @@ impl TryFrom<RunRow> for Run {
     fn try_from(row: RunRow) -> Result<Self> {
         Ok(Self {
             status: row.status.parse()?,
+            guards: row.guard.into_guards(row.reserved_usd)?,
             progress_by_model: row.lanes.into_progress(),
             id: row.id,
             seq: row.seq,

@@ -4,6 +4,7 @@ use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use super::{Result, Store};
+use crate::domain::estimate::PromptSizes;
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::view::Scenario;
 
@@ -35,6 +36,27 @@ impl Store {
             tokio::task::consume_budget().await;
         }
         Ok(keys)
+    }
+
+    /// The lengths of the prompts of these scenarios of a definition; of all without ids.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn prompt_sizes(&self, definition_id: Uuid, ids: Option<&[i64]>) -> Result<PromptSizes> {
+        let sizes = sqlx::query!(
+            r#"select count(*) as "count!", coalesce(sum(octet_length(prompt)), 0)::bigint as "total!",
+                      coalesce(max(octet_length(prompt)), 0)::bigint as "longest!"
+                 from scenario where definition_id = $1 and ($2::bigint[] is null or id = any ($2))"#,
+            definition_id,
+            ids
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(PromptSizes {
+            count: sizes.count.unsigned_abs(),
+            total: sizes.total.unsigned_abs(),
+            longest: sizes.longest.unsigned_abs(),
+        })
     }
 
     /// The scenarios with these ids, in no order.

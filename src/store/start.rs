@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 use super::crash::crash_point;
 use super::transaction::in_transaction;
 use super::{Result, Store};
+use crate::domain::guard::{Budget, FailureGuard, GuardAction};
 
 /// Everything that a new run is made of.
 #[derive(Debug, Clone)]
@@ -29,6 +31,18 @@ pub struct RunInsert {
     pub experiment_id: Option<String>,
     /// One lane each, in this order.
     pub models: Vec<String>,
+    /// What the tokens of each cost, as the worker protocol has it; `None`: unknown. Shorter than the models: unknown too.
+    pub pricing: Vec<Option<Value>>,
+    /// US dollars that a job of each model is expected to cost at most; as long as `pricing`.
+    pub estimate_usd: Vec<Option<Decimal>>,
+    /// What is foretold of it: milliseconds from its first claim to its end, …
+    pub expected_ms: Option<f64>,
+    /// … and US dollars.
+    pub expected_usd: Option<Decimal>,
+    /// What it may cost.
+    pub budget: Option<Budget>,
+    /// How often it may fail.
+    pub failures: Option<FailureGuard>,
     /// What every probe is called with.
     pub params: Value,
     /// 0 to 100, higher first.
@@ -51,6 +65,8 @@ pub struct RunInsert {
     pub created_by: String,
     /// Tokens that an answer is expected to have, unless it is limited to fewer.
     pub expected_output_tokens: i32,
+    /// The requester's group.
+    pub created_group: Option<String>,
     /// The sample; `None` takes all scenarios of the definition.
     pub scenario_ids: Option<Vec<i64>>,
 }
@@ -198,6 +214,16 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         run.created_by,
         run.scenario_ids.as_deref(),
         run.request_id,
+        &run.pricing as &[Option<Value>],
+        &run.estimate_usd as &[Option<Decimal>],
+        run.budget.map(|b| b.usd),
+        run.budget.map_or(GuardAction::Pause, |b| b.action).as_str(),
+        run.failures.map(|f| f.max_rate),
+        run.failures.map(|f| f.min_finished),
+        run.failures.map_or(GuardAction::Pause, |f| f.action).as_str(),
+        run.expected_ms,
+        run.expected_usd,
+        run.created_group,
         run.expected_output_tokens,
     )
     .fetch_one(&mut *c)
@@ -206,6 +232,7 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
         "select record_act('startRun', 'run', r.id::text, r.id, null,
                            jsonb_build_object('status', r.status, 'definitionId', r.definition_id, 'models', r.models,
                                               'priority', r.priority, 'maxConcurrency', r.max_concurrency,
+                                              'budgetUsd', r.budget_usd, 'maxFailureRate', r.max_failure_rate,
                                               'samplePercentage', r.sample_percentage, 'sampleSeed', r.sample_seed,
                                               'jobs', (select sum(l.total) from lane l where l.run_id = r.id)))
            from run r where r.id = $1",

@@ -7,6 +7,8 @@ use super::{Result, Store};
 use crate::domain::JobKind;
 use crate::domain::crash::LaneHold;
 use crate::domain::rate_limit::ProviderHold;
+use crate::domain::spend::{Account, SpendHold};
+use crate::domain::waiting::BudgetRoom;
 
 /// Everything that bears on why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,10 @@ pub struct WaitingFacts {
     pub run_active: i64,
     /// A limit that leaves no room for it.
     pub limit: Option<ShutLimit>,
+    /// A spend limit that holds it.
+    pub spend: Option<SpendHold>,
+    /// What its run may cost.
+    pub budget: Option<BudgetRoom>,
     /// Whether a node that executes jobs is alive and not draining.
     pub has_node: bool,
     /// Whether the workers of one can call its model's provider.
@@ -64,10 +70,12 @@ pub struct ShutLimit {
 }
 
 /// A pause of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunPause {
     /// Since when.
     pub since: DateTime<Utc>,
+    /// Why, where its own guard paused it.
+    pub halt: Option<String>,
 }
 
 /// A pause of the queue.
@@ -88,7 +96,12 @@ impl Store {
     pub async fn waiting_facts(&self, jobs: &[i64], count_max: i64) -> Result<Vec<WaitingFacts>> {
         let rows = sqlx::query!(
             r#"
+            with room as materialized (select * from spend_rooms(clock_timestamp()))
             select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
+                   r.halt_reason, l.budget_usd, job_reserve(l) as "reserve!",
+                   case when l.budget_usd is not null then money_left(l.run_id) end as money_left,
+                   spend.scope as "scope?", spend.key as "key?", spend.period as "period?", spend.usd as "usd?",
+                   spend.spent as "spent?", spend.reserved as "reserved?", spend.until_at as "until_at?",
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
                    l.held_at, l.hold_reason,
                    j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
@@ -137,6 +150,12 @@ impl Store {
                  order by r.held_at nulls last, o.opens_at desc nulls last
                  limit 1
              ) as shut on true
+             left join lateral (
+                select m.* from room m
+                 where l.kind = 'probe:scenario' and spend_covers(m.scope, m.key, r.created_by, r.created_group)
+                   and spend_holds(m.remains, l)
+                 order by m.until_at desc, m.scope, m.key limit 1
+             ) as spend on true
              where j.id = any($1) and j.state = 'pending' and l.is_open
             "#,
             jobs,
@@ -151,10 +170,41 @@ impl Store {
                     run_id: row.run_id,
                     kind: row.kind.parse()?,
                     model: row.model,
-                    run_pause: row.run_paused_at.map(|since| RunPause { since }),
+                    run_pause: row.run_paused_at.map(|since| RunPause { since, halt: row.halt_reason }),
+                    budget: row.budget_usd.zip(row.money_left).map(|(usd, left)| BudgetRoom {
+                        usd,
+                        left,
+                        needed: row.reserve,
+                    }),
                     queue_pause: row
                         .queue_is_paused
                         .then_some(QueuePause { by: row.paused_by, reason: row.pause_reason }),
+                    spend: match (
+                        row.scope,
+                        row.key,
+                        row.period,
+                        row.usd,
+                        row.spent,
+                        row.reserved,
+                        row.until_at,
+                    ) {
+                        (
+                            Some(scope),
+                            Some(key),
+                            Some(period),
+                            Some(usd),
+                            Some(spent),
+                            Some(reserved),
+                            Some(until),
+                        ) => Some(SpendHold {
+                            account: Account { scope: scope.parse()?, key, period: period.parse()? },
+                            limit_usd: usd,
+                            spent_usd: spent,
+                            reserved_usd: reserved,
+                            until,
+                        }),
+                        _ => None,
+                    },
                     hold: row.held_at.zip(row.hold_reason).map(|(since, reason)| LaneHold { since, reason }),
                     not_before: row.is_later.then_some(row.run_at),
                     error_code: row.error_code,

@@ -173,7 +173,8 @@ async fn the_export_of_a_run_that_is_deleted_meanwhile_does_not_end_as_if_it_wer
     cluster.until(&run, "analysed", |s| is_analysis(s, "BASIC", "COMPLETED")).await;
     let config = Config::from_lookup(&|name| cluster.environment().get(name).cloned()).unwrap();
     let service = runlane::app::service(&Arc::new(config)).await.unwrap();
-    let ada = Requester { subject: "ada".to_owned(), role: Role::User, request_id: String::new() };
+    let ada =
+        Requester { subject: "ada".to_owned(), role: Role::User, group: None, request_id: String::new() };
     let mut rows = service.export(&ada, &run, ExportSubject::Scores).await.unwrap();
     assert_eq!(rows.next().await.unwrap().unwrap().len(), 3);
     let delete = "mutation($id: ID!) { deleteRun(id: $id) { id } }";

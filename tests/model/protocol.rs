@@ -84,7 +84,9 @@ impl State {
                 failed.into_iter().for_each(|job| self.begin_epoch(job));
             }
             // Nothing that the properties speak of: priority, analysis, and what hides an ended run.
-            RunAction::SetPriority | RunAction::StartAnalysis | RunAction::Delete => return None,
+            RunAction::SetPriority | RunAction::SetBudget | RunAction::StartAnalysis | RunAction::Delete => {
+                return None;
+            }
         }
         if let Permission::Becomes(to) = permission {
             self.run_becomes(to);

@@ -21,7 +21,7 @@ const ENUMS: [&str; 9] = [
 ];
 
 /// The migrator's own is the first. Partitions of the archive come and go with the months, their parents stay.
-const TABLES: [&str; 29] = [
+const TABLES: [&str; 33] = [
     "_sqlx_migrations",
     "analysis",
     "archived_job (partitioned)",
@@ -39,13 +39,17 @@ const TABLES: [&str; 29] = [
     "lane_error",
     "leadership",
     "lease_watch",
+    "model_statistic",
     "node",
+    "provider_role",
     "queue_minute",
     "queue_state",
     "rate_grant",
     "rate_limit",
     "run",
     "scenario",
+    "spend_day",
+    "spend_limit",
     "staleness_mark",
     "staleness_notice",
     "staleness_run_notice",

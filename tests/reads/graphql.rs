@@ -32,7 +32,7 @@ impl Surface {
     pub(crate) async fn ask(&self, subject: &str, role: Role, query: &str, variables: Value) -> Response {
         let request = Request::new(query)
             .variables(Variables::from_json(variables))
-            .data(Requester { subject: subject.to_owned(), role, request_id: "r".to_owned() })
+            .data(Requester { subject: subject.to_owned(), role, group: None, request_id: "r".to_owned() })
             .data(RequestId("request-1".to_owned()));
         self.schema.execute(request).await
     }

@@ -80,6 +80,12 @@ impl Direct {
             name: None,
             experiment_id: None,
             models: models.iter().map(|m| (*m).to_owned()).collect(),
+            pricing: Vec::new(),
+            estimate_usd: Vec::new(),
+            expected_ms: None,
+            expected_usd: None,
+            budget: None,
+            failures: None,
             params: json!({}),
             priority: 5,
             max_concurrency,
@@ -90,6 +96,7 @@ impl Direct {
             input_hash: Vec::new(),
             metadata: None,
             created_by: "ada".into(),
+            created_group: None,
             scenario_ids: None,
         };
         assert_eq!(self.store.insert_run(run, 0, i64::MAX).await.unwrap(), Inserted::Created);

@@ -177,7 +177,10 @@ impl Store {
                     state => state,
                 };
                 let status: RunStatus = row.status.parse()?;
-                let run = RunHead { id: row.run_id, status, created_by: row.created_by };
+                // Nothing starts by this.
+                let is_out_of_budget = false;
+                let run =
+                    RunHead { id: row.run_id, status, created_by: row.created_by, is_out_of_budget };
                 let head = JobHead { id, state, kind: row.kind.parse()?, run };
                 if let Err(refused) = allow(&head) {
                     return Ok(Some(Err(refused)));

@@ -3,8 +3,10 @@
 with new_run as (
     insert into run (id, batch_id, definition_id, definition_snapshot, name, experiment_id, models, params, priority,
                      max_concurrency, sample_percentage, sample_seed, sample_algorithm, idempotency_key, input_hash,
-                     metadata, created_by, request_id)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19)
+                     metadata, created_by, request_id, budget_usd, on_budget, max_failure_rate, min_finished, on_failure_rate,
+                     expected_ms, expected_usd, created_group)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $19,
+            $22, $23, $24, $25, $26, $27, $28, $29)
 ), sample as materialized (
     select s.id from scenario s where s.definition_id = $3 and ($18::bigint[] is null or s.id = any ($18))
 ), size as materialized (
@@ -17,11 +19,13 @@ with new_run as (
      cross join (select coalesce(octet_length($4::jsonb ->> 'preamble'), 0) / 4.0 + coalesce(avg(octet_length(s.prompt)), 0) / 4.0
                         as tokens
                    from (select s.prompt from scenario s where s.definition_id = $3 limit 1000) as s) as p
-     cross join (select least(($8::jsonb ->> 'maxTokens')::int, $20::int) as tokens) as o
+     cross join (select least(($8::jsonb ->> 'maxTokens')::int, $30::int) as tokens) as o
 ), new_lane as (
-    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending, requests, tokens)
-    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs, z.turns, z.tokens
-      from unnest($7::text[]) with ordinality as m (model, position)
+    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending,
+                      pricing, estimate_usd, budget_usd, is_guarded, requests, tokens)
+    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs,
+           m.pricing, m.estimate_usd, $22, $22::numeric is not null or $24::float8 is not null, z.turns, z.tokens
+      from unnest($7::text[], $20::jsonb[], $21::numeric[]) with ordinality as m (model, pricing, estimate_usd, position)
      cross join (select count(*)::int as jobs from sample) as n
      cross join size as z
     returning id

@@ -112,7 +112,7 @@ const CHECKS: &[Check] = &[
         "I5",
         "lane_cost",
         "src/store/verify/sql/lane_cost.sql",
-        "a lane's cost is the sum over its transcripts"
+        "a lane's cost is the sum over its transcripts and its other attempts"
     ),
     check!("I5", "run_status", "src/store/verify/sql/run_status.sql", "a run's status agrees with its lanes"),
     check!(

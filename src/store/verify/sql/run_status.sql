@@ -8,6 +8,10 @@ with lanes as materialized (
            count(*) filter (where l.kind = 'probe:scenario' and not l.is_open) as closed,
            count(*) filter (where l.priority <> r.priority) as of_other_priority,
            count(*) filter (where l.kind = 'probe:scenario'
+                                  and (l.budget_usd is distinct from r.budget_usd
+                                       or l.is_guarded <> (num_nonnulls(r.budget_usd, r.max_failure_rate) > 0)))
+               as of_other_guard,
+           count(*) filter (where l.kind = 'probe:scenario'
                                   and l.max_concurrency is distinct from r.max_concurrency) as of_other_ceiling
       from lane l
       join run r on r.id = l.run_id
@@ -24,6 +28,7 @@ select format('run %s', r.id) as "subject!", format('is %s, but %s', r.status, w
     (r.status in ('CANCELLED', 'FAILED') and l.open > 0, format('%s lanes of probes are open', l.open)),
     (r.status not in ('CANCELLED', 'FAILED') and l.closed > 0, format('%s lanes of probes are closed', l.closed)),
     (l.of_other_priority > 0, format('%s lanes have another priority', l.of_other_priority)),
+    (l.of_other_guard > 0, format('%s lanes have another budget or guard', l.of_other_guard)),
     (l.of_other_ceiling > 0, format('%s lanes have another maxConcurrency', l.of_other_ceiling)),
     (r.status = 'PENDING' and exists (select from lane p join job j on j.lane_id = p.id
                                        where p.run_id = r.id and p.kind = 'probe:scenario' and j.claims > 0),

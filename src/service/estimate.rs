@@ -1,0 +1,184 @@
+//! What a run would take, before anything of it is started.
+
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use super::money::JobCost;
+use super::start::Prepared;
+use super::{Result, Service};
+use crate::domain::estimate::{PromptSizes, Tokens};
+use crate::domain::forecast::{self, ModelStatistic, Spread, Work};
+use crate::domain::start_run::StartRunInput;
+use crate::store::{Capacity, PastRun};
+
+/// So many finished runs tell how far forecasts are off.
+const PAST_RUNS: i64 = 200;
+
+/// What a run is expected to take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEstimate {
+    /// How many jobs.
+    pub jobs: u64,
+    /// By model, in the order given.
+    pub models: Vec<ModelEstimate>,
+    /// US dollars; `None` where a price is unknown.
+    pub cost_usd: Option<Spread>,
+    /// From its first claim to its end; `None` where nothing is known.
+    pub seconds: Option<Spread>,
+    /// What all of it is based on, in words.
+    pub basis: String,
+}
+
+/// What the jobs of one model are expected to take, all together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelEstimate {
+    /// `provider/name`
+    pub model: String,
+    /// How many jobs.
+    pub jobs: u64,
+    /// What they read and write.
+    pub tokens: Tokens,
+    /// US dollars; `None` where its price is unknown.
+    pub cost_usd: Option<Decimal>,
+    /// Earlier probes of the model that it is based on.
+    pub sample_size: i64,
+}
+
+/// What is foretold of a run, uncorrected.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Forecast {
+    /// Milliseconds from its first claim to its end.
+    pub(super) ms: Option<f64>,
+    /// US dollars.
+    pub(super) usd: Option<Decimal>,
+    models: Vec<ModelEstimate>,
+    capacity: Capacity,
+}
+
+impl Service {
+    /// What `startRun` with this input would take. Nothing is started.
+    ///
+    /// # Errors
+    /// VALIDATION_ERROR, NOT_FOUND and QUEUE_ERROR as of `startRun`.
+    pub async fn estimate_run(&self, input: StartRunInput) -> Result<RunEstimate> {
+        let prepared = self.prepare(input).await?;
+        let costs = self.job_costs(&prepared).await?;
+        let forecast = self.forecast(&prepared, &costs).await?;
+        let past = self.store.past_runs(PAST_RUNS).await.map_err(|e| self.failed(e))?;
+        let ratios = |of: fn(&PastRun) -> Option<f64>| past.iter().filter_map(of).collect::<Vec<f64>>();
+        let (durations, spent) = (ratios(|p| p.duration_ratio), ratios(|p| p.cost_ratio));
+        let basis = basis(&forecast, &costs, durations.len(), spent.len());
+        let corrected = |value: f64, ratios: Vec<f64>| {
+            let off = forecast::spread(ratios);
+            Spread { p50: value * off.p50, p90: value * off.p90 }
+        };
+        Ok(RunEstimate {
+            jobs: prepared.jobs,
+            cost_usd: forecast.usd.and_then(|usd| usd.to_f64()).map(|usd| corrected(usd, spent)),
+            seconds: forecast.ms.map(|ms| corrected(ms / 1_000.0, durations)),
+            models: forecast.models,
+            basis,
+        })
+    }
+
+    /// What is foretold of a run before it is corrected by how far such forecasts were off.
+    pub(super) async fn forecast(&self, prepared: &Prepared, costs: &[Option<JobCost>]) -> Result<Forecast> {
+        let run = &prepared.run;
+        let names: Vec<String> = run.models.iter().map(ToString::to_string).collect();
+        let statistics = self.store.model_statistics(&names).await.map_err(|e| self.failed(e))?;
+        let capacity = self.store.probe_capacity(run.priority.value()).await.map_err(|e| self.failed(e))?;
+        let known: Vec<Option<&ModelStatistic>> =
+            names.iter().map(|name| statistics.iter().find(|s| s.model == *name)).collect();
+        let sizes = match costs.iter().flatten().next() {
+            Some(cost) => cost.sizes,
+            None => self.prompt_sizes(prepared).await?,
+        };
+        let models = names
+            .into_iter()
+            .zip(&known)
+            .zip(costs)
+            .map(|((model, statistic), cost)| {
+                self.model_estimate(prepared, sizes, model, *statistic, cost.as_ref())
+            })
+            .collect::<Vec<_>>();
+        let work: Option<Vec<Work<'_>>> =
+            known.iter().map(|s| s.map(|statistic| Work { jobs: prepared.sampled, statistic })).collect();
+        let usd: Option<Vec<Decimal>> = models.iter().map(|m| m.cost_usd).collect();
+        Ok(Forecast {
+            ms: work.and_then(|work| forecast::duration_ms(&work, slots(capacity, run.max_concurrency))),
+            usd: usd.map(|usd| usd.into_iter().sum()),
+            models,
+            capacity,
+        })
+    }
+
+    fn model_estimate(
+        &self,
+        prepared: &Prepared,
+        sizes: PromptSizes,
+        model: String,
+        statistic: Option<&ModelStatistic>,
+        cost: Option<&JobCost>,
+    ) -> ModelEstimate {
+        let conversation = self.conversation(prepared);
+        let mut each = conversation.expected(sizes.total.checked_div(sizes.count).unwrap_or(0));
+        if let Some(output) = statistic.and_then(ModelStatistic::usual_output) {
+            each.output = output;
+        }
+        let tokens = Tokens { input: each.input * prepared.sampled, output: each.output * prepared.sampled };
+        ModelEstimate {
+            model,
+            jobs: prepared.sampled,
+            tokens,
+            cost_usd: cost.map(|cost| tokens.cost(&cost.prices)),
+            sample_size: statistic.map_or(0, |s| s.jobs),
+        }
+    }
+}
+
+/// How many probes of a run run at once: its even share of the slots, within its own limit.
+fn slots(capacity: Capacity, max_concurrency: Option<u32>) -> f64 {
+    let share = capacity.slots as f64 / (capacity.other_runs + 1) as f64;
+    let share = if capacity.slots > 0 { share.max(1.0) } else { 0.0 };
+    max_concurrency.map_or(share, |max| share.min(f64::from(max)))
+}
+
+/// What an estimate is based on, in words.
+fn basis(forecast: &Forecast, costs: &[Option<JobCost>], durations: usize, spent: usize) -> String {
+    let names = |of: &dyn Fn(&ModelEstimate) -> bool| {
+        let found: Vec<&str> = forecast.models.iter().filter(|m| of(m)).map(|m| m.model.as_str()).collect();
+        (!found.is_empty()).then(|| found.join(", "))
+    };
+    let mut parts = vec!["Tokens: a quarter of the bytes of the prompts, and answers as long as earlier ones were or as expected.".to_owned()];
+    match (names(&|m| m.cost_usd.is_none()), costs.iter().flatten().map(|c| c.as_of).min()) {
+        (Some(unknown), _) => {
+            parts.push(format!("Cost: unknown, because there is no price for {unknown}."));
+        }
+        (None, Some(day)) => parts.push(format!("Cost: prices as of {day}; {}.", off_by(spent))),
+        (None, None) => {}
+    }
+    let Capacity { slots, other_runs } = forecast.capacity;
+    if let Some(unknown) = names(&|m| m.sample_size == 0) {
+        parts.push(format!(
+            "Duration: unknown, because no probe of {unknown} has finished yet; start a small sample first."
+        ));
+    } else if slots == 0 {
+        parts.push("Duration: unknown, because no node runs probes now.".to_owned());
+    } else {
+        let probes: i64 = forecast.models.iter().map(|m| m.sample_size).sum();
+        parts.push(format!(
+            "Duration: the latest {probes} probes of these models; {slots} slots, shared with {other_runs} other runs; {}.",
+            off_by(durations)
+        ));
+    }
+    parts.join(" ")
+}
+
+/// Where the spread comes from.
+fn off_by(runs: usize) -> String {
+    if runs < forecast::PAST_RUNS_MIN {
+        format!("the spread is assumed, because only {runs} finished runs tell how far forecasts are off")
+    } else {
+        format!("the spread is that of the forecasts of {runs} finished runs")
+    }
+}
