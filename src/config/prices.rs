@@ -71,7 +71,7 @@ fn read(path: &Path) -> Result<String, String> {
 /// Reads a table; every mistake with its place.
 fn parse(text: &str) -> Result<PriceTable, Vec<String>> {
     let file: File = toml::from_str(text).map_err(|e| {
-        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let line = 1 + e.span().map_or(0, |span| text[..span.start].matches('\n').count());
         vec![format!("line {line}: {}", e.message())]
     })?;
     let mut mistakes = Vec::new();
