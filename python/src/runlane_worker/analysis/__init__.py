@@ -39,6 +39,7 @@ def run(job: Analyze, step: Step) -> Message:
         "kind": job.kind,
         "inputHash": job.input_hash,
         **parts,
+        "scenarios": table.extent(),
         "coverage": table.coverage(),
         "warnings": list(dict.fromkeys(warnings)),
         "methods": {

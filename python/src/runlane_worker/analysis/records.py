@@ -143,9 +143,11 @@ class Table:
             "used": len(self.scored),
             "failed": status["failed"],
             "unscored": status["completed"] - len(self.scored),
-            "scenarios": len(self.scenarios),
-            "completeScenarios": int(self.complete.sum()) if self.models else 0,
         }
+
+    def extent(self) -> Message:
+        """How many scenarios there are, and how many of them every model scored."""
+        return {"all": len(self.scenarios), "complete": int(self.complete.sum()) if self.models else 0}
 
     def warnings(self) -> list[str]:
         """What is to be said about the records themselves."""
