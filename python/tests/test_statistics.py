@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from runlane_worker.analysis.adjust import benjamini_hochberg, holm
-from runlane_worker.analysis.agreement import fleiss, kappa, krippendorff_alpha, spearman, table_of
+from runlane_worker.analysis.agreement import Level, fleiss, kappa, krippendorff_alpha, spearman, table_of
 from runlane_worker.analysis.comparison import mcnemar_exact, paired_bootstrap
 from runlane_worker.analysis.effects import kruskal
 from runlane_worker.analysis.stats import bootstrap_interval, t_interval, wilson
@@ -115,7 +115,8 @@ def test_krippendorffs_alpha_has_the_published_values() -> None:
             [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, gap],
         ]
     ).T
-    for level, expected in [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]:
+    published: dict[Level, float] = {"nominal": 0.743, "ordinal": 0.815, "interval": 0.849, "ratio": 0.797}
+    for level, expected in published.items():
         assert krippendorff_alpha(units, level) == pytest.approx(expected, abs=5e-4)
     assert krippendorff_alpha(units) == krippendorff_alpha(units, "ordinal")
     assert krippendorff_alpha(np.ones((5, 2))) is None

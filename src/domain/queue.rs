@@ -1,4 +1,39 @@
-//! What the queue itself refuses.
+//! The whole queue, and what it refuses.
+
+use chrono::{DateTime, Utc};
+
+use super::JobKind;
+use super::rate_limit::RateLimit;
+
+/// The whole queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// Since when it is paused.
+    pub paused_at: Option<DateTime<Utc>>,
+    /// Who paused it.
+    pub paused_by: Option<String>,
+    /// Why.
+    pub pause_reason: Option<String>,
+    /// Providers that wait for somebody to look.
+    pub held_providers: Vec<RateLimit>,
+    /// One entry a kind, always all of them.
+    pub kinds: Vec<KindStatus>,
+}
+
+/// The jobs of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindStatus {
+    /// Which.
+    pub kind: JobKind,
+    /// Wait now.
+    pub pending: i64,
+    /// Are claimed now.
+    pub active: i64,
+    /// Completed in the last 24 hours.
+    pub completed: i64,
+    /// Failed in the last 24 hours.
+    pub failed: i64,
+}
 
 /// The queue refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

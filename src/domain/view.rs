@@ -10,6 +10,8 @@ use super::guard::RunGuards;
 use super::page::Listed;
 use super::{AttemptOutcome, JobKind, JobState, RunStatus};
 
+pub use super::queue::{KindStatus, QueueStatus};
+
 /// What is asked. Immutable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
@@ -372,50 +374,6 @@ pub struct Analysis {
     pub cached_from: Option<DateTime<Utc>>,
 }
 
-/// The whole queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueStatus {
-    /// Since when it is paused.
-    pub paused_at: Option<DateTime<Utc>>,
-    /// Who paused it.
-    pub paused_by: Option<String>,
-    /// Why.
-    pub pause_reason: Option<String>,
-    /// Providers that wait for somebody to look.
-    pub held_providers: Vec<super::rate_limit::RateLimit>,
-    /// One entry a kind, always all of them.
-    pub kinds: Vec<KindStatus>,
-}
-
-/// The jobs of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KindStatus {
-    /// Which.
-    pub kind: JobKind,
-    /// Wait now.
-    pub pending: i64,
-    /// Are claimed now.
-    pub active: i64,
-    /// Completed in the last 24 hours.
-    pub completed: i64,
-    /// Failed in the last 24 hours.
-    pub failed: i64,
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_to_do_is_complete() {
-        assert_eq!(Counts::default().percent_complete(), 100.0);
-        let half = Counts { total: 8, pending: 4, completed: 2, failed: 1, cancelled: 1, active: 0 };
-        assert_eq!(half.percent_complete(), 50.0);
-    }
-
-    #[test]
-    fn the_pace_is_that_of_the_latest_and_unknown_before_the_first() {
-        assert_eq!(Pace { finished: 4, seconds: 2.0 }.seconds_for(7), Some(4));
-        assert_eq!(Pace { finished: 0, seconds: 2.0 }.seconds_for(7), None);
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;

@@ -154,8 +154,6 @@ fn dependencies_point_downward() {
     }
 }
 
-/// Files that may be longer than [`LINES_MAX`], and how long.
-const LONG: [(&str, usize); 1] = [("src/domain/view.rs", 420)];
 const LINES_MAX: usize = 400;
 
 #[test]
@@ -166,18 +164,13 @@ fn files_fit_in_a_head() {
     {
         files.extend(Tree::of(folder, &[ending]).0);
     }
-    let max = |path: &str| LONG.iter().find(|(long, _)| *long == path).map_or(LINES_MAX, |(_, max)| *max);
     let long: Vec<String> = files
         .iter()
         .map(|(path, text)| (path, text.lines().count()))
-        .filter(|(path, lines)| *lines > max(path))
+        .filter(|(_, lines)| *lines > LINES_MAX)
         .map(|(path, lines)| format!("{path}: {lines} lines"))
         .collect();
     nothing("split what is too long", &long);
-    for (path, _) in LONG {
-        let (_, text) = files.iter().find(|(p, _)| p == path).unwrap_or_else(|| panic!("{path} is gone"));
-        assert!(text.lines().count() > LINES_MAX, "{path} needs no exception any more");
-    }
 }
 
 #[test]

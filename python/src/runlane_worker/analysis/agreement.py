@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import krippendorff
 import numpy as np
@@ -30,6 +31,9 @@ _VALUES_MAX = 200
 """Distinct scores up to which they are ratings on a scale. The tables grow with their square."""
 _COINCIDENCES_MAX = 10_000_000
 """Scenarios × values² that α may need at once: eight bytes each, some four times over."""
+
+Level = Literal["nominal", "ordinal", "interval", "ratio"]
+"""How values may be compared: as equal, by order, by difference, by ratio."""
 
 
 def spearman(a: Floats, b: Floats) -> tuple[float, float] | None:
@@ -81,7 +85,7 @@ def fleiss(ratings: Floats) -> float | None:
     return finite(fleiss_kappa(aggregate_raters(ratings)[0], method="fleiss"))
 
 
-def krippendorff_alpha(ratings: Floats, level: str = "ordinal") -> float | None:
+def krippendorff_alpha(ratings: Floats, level: Level = "ordinal") -> float | None:
     """Krippendorff's α of units × raters with NaN for gaps; None when there is nothing to pair or no variance."""
     paired = ratings[(~np.isnan(ratings)).sum(axis=1) >= 2]
     if paired.size == 0 or np.nanmin(paired) == np.nanmax(paired):
