@@ -235,7 +235,7 @@ begin
          where l.id = c.lane_id and l.id = any (v_lanes)
         returning l.run_id
     ), charged as (
-        select charge_limits(v_limits, array_agg(c.lane_id), array_agg(c.n), v_now) from counted c
+        select charge_limits(v_limits, array_agg(c.lane_id), array_agg(c.n), v_claimed_at) from counted c
     ), starting as materialized (
         -- Two claims may start the same runs by different lanes: locked in order.
         select r.id from run r

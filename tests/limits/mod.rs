@@ -36,8 +36,9 @@ async fn reasons(cluster: &Cluster, run: &str) -> Vec<String> {
         nodes { waitingBecause } } } }";
     let answer = cluster.user(query, json!({ "id": run })).await;
     let jobs = answer.data()["run"]["jobs"]["nodes"].as_array().unwrap();
+    // One that has started since the page was read waits for nothing any more.
     let mut reasons: Vec<String> =
-        jobs.iter().map(|j| j["waitingBecause"].as_str().unwrap().to_owned()).collect();
+        jobs.iter().filter_map(|j| j["waitingBecause"].as_str().map(ToOwned::to_owned)).collect();
     reasons.sort();
     reasons.dedup();
     reasons

@@ -17,9 +17,9 @@ async fn a_panic_in_the_task_of_an_attempt_loses_no_job() {
     assert_eq!(jobs.iter().map(|j| j.losses).sum::<i16>(), 2, "two attempts panicked");
     let attempts = attempts(&cluster.db).await;
     assert_eq!(attempts.iter().filter(|a| a.outcome == "lost").count(), 2);
-    let ended: Vec<_> = attempts.iter().map(|a| (&a.outcome, &a.error_code, &a.stderr_tail)).collect();
-    assert_eq!(attempts.len(), 8, "{ended:#?}");
+    node.signal(nix::sys::signal::Signal::SIGTERM);
+    let (_, log) = node.wait();
+    assert_eq!(attempts.len(), 8, "{log:#?}");
     assert_books_balance(&cluster.db).await;
-    drop(node);
     cluster.stop().await;
 }

@@ -24,6 +24,8 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
 #[tokio::test]
 async fn a_list_takes_as_many_statements_as_one_item() {
     let statements = Statements::default();
+    // While there is only one, tracing asks the default of whichever thread meets a statement first whether to log any.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
     let surface = Surface::create().await;
     let definition = surface.definition().await;
