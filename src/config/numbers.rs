@@ -142,8 +142,8 @@ numbers! {
     worker_restart_max_ms: u64 = 30_000 in 1..=3_600_000, "RUNLANE_WORKER_RESTART_MAX_MS";
     /// Bytes of requests that wait to be written to one warm process; jobs beyond wait for room.
     worker_queue_max_bytes: usize = 1_048_576 in 1..=268_435_456, "RUNLANE_WORKER_QUEUE_MAX_BYTES";
-    /// How long a Python process may take from its start to its `hello`.
-    worker_start_timeout_ms: u64 = 30_000 in 100..=600_000, "RUNLANE_WORKER_START_TIMEOUT_MS";
+    /// How long a Python process may take from its start to its `hello`; it imports its provider's client before that.
+    worker_start_timeout_ms: u64 = 60_000 in 100..=600_000, "RUNLANE_WORKER_START_TIMEOUT_MS";
     /// How long a call of a model may take to reach its provider.
     provider_connect_timeout_ms: u64 = 10_000 in 100..=600_000, "RUNLANE_PROVIDER_CONNECT_TIMEOUT_MS";
     /// How long a provider may send nothing before a call of a model is given up, besides the attempt's deadline.

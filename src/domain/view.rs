@@ -306,7 +306,7 @@ pub struct Attempt {
     pub error_code: Option<String>,
     /// The same in words.
     pub error_message: Option<String>,
-    /// The end of what the worker wrote to stderr.
+    /// The end of what the worker wrote to stderr; where none could be started, why.
     pub stderr_tail: Option<String>,
     /// US dollars for what it used without completing; none while no price is known, and where it completed.
     pub cost_usd: Option<Decimal>,

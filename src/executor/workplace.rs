@@ -80,7 +80,10 @@ impl Workplace {
         let desk = house.desk()?;
         let command = settings.command(serve, &desk.path)?;
         let mark = Mark::exact(PLACE, desk.path.as_os_str());
-        let (group, pipes) = Group::start(command, settings.limits(serve), mark).await?;
+        let program = command.as_std().get_program().to_owned();
+        let (group, pipes) = Group::start(command, settings.limits(serve), mark)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
         desk.sign(group.pid())?;
         Ok((group, pipes, desk))
     }
@@ -172,6 +175,16 @@ fn is_abandoned(path: &Path) -> io::Result<bool> {
 
 /// Ends what a dead node's workers have left, and removes its directory.
 fn clear_away(path: &Path) -> io::Result<()> {
+    // A node that stops now removes its directory itself, its lock first or last.
+    unless_gone(end_leftovers(path))?;
+    unless_gone(std::fs::remove_dir_all(path))
+}
+
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn end_leftovers(path: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         let record = entry?.path();
         if record.extension() == Some(OsStr::new("pid"))
@@ -190,7 +203,7 @@ fn clear_away(path: &Path) -> io::Result<()> {
     if !ended.killed.is_empty() || !ended.left.is_empty() {
         tracing::warn!(killed = ?ended.killed, left = ?ended.left, "processes of a node that is gone still ran");
     }
-    std::fs::remove_dir_all(path)
+    Ok(())
 }
 
 /// The process of a record, if it is still that one: a number is given to others after its process is gone.
@@ -202,9 +215,7 @@ fn recorded(text: &str) -> Option<i32> {
 }
 
 fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = unless_gone(std::fs::remove_dir_all(path)) {
         tracing::warn!(path = %path.display(), %error, "a directory of workers could not be removed");
     }
 }
@@ -212,6 +223,21 @@ fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_come_while_others_go_find_a_place() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let house = House::move_in(root.path()).unwrap();
+                        assert!(house.path.is_dir(), "nobody else takes it for abandoned");
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn a_record_names_a_process_only_with_the_time_of_its_start() {

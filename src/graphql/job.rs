@@ -183,7 +183,7 @@ pub(super) struct Attempt {
     error_code: Option<String>,
     /// What went wrong, for people.
     error_message: Option<String>,
-    /// The end of what the worker wrote to stderr.
+    /// The end of what the worker wrote to stderr; where none could be started, why.
     stderr_tail: Option<String>,
     /// What the crash looked like, where this job may be its cause: 16 hexadecimal digits and some words. Crashes of one
     /// origin have the same.

@@ -93,9 +93,12 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
             end.outcome = AttemptOutcome::Released;
             note(&mut end, spent);
         }
-        Outcome::Unstartable { message: _, retry_after } => {
+        Outcome::Unstartable { message, retry_after } => {
             end.outcome = AttemptOutcome::Released;
             end.delay = retry_after;
+            // There is no worker whose stderr could say why.
+            end.stderr_tail = Some(message);
+            return end;
         }
     }
     end.stderr_tail = (!stderr.is_empty()).then(|| stderr.to_string());

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{KEYS, urls};
+use crate::queue::support::attempts;
 use crate::support::app::Cluster;
 use crate::support::stub::Stub;
 
@@ -83,7 +84,7 @@ async fn what_a_provider_answers_decides_what_becomes_of_the_job() {
         .await
         .unwrap();
         let seen = (state.as_str(), error.as_deref().filter(|_| state == "failed"), tries);
-        assert_eq!(seen, (status, code, claims), "{model}");
+        assert_eq!(seen, (status, code, claims), "{model}: {:#?}", attempts(&cluster.db).await);
     }
     cluster.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{assert_books_balance, attempts, jobs, quick};
+use super::support::{assert_books_balance, attempts, jobs, quick, until_sql};
 use crate::support::app::Cluster;
 
 /// Runs two probes of `model` among six well-behaved ones that share the warm process with them. All but `model`'s must
@@ -97,4 +97,22 @@ async fn a_hanging_worker_is_ended_and_costs_only_its_own_job() {
         failed.iter().all(|(_, _, stderr)| stderr.contains("the mock hangs, as asked")),
         "the end of stderr is kept with the attempt: {ends:#?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_worker_can_be_started_for_is_given_back_and_says_why() {
+    let mut cluster = Cluster::api_only(&quick(&[("RUNLANE_WORKER_CONCURRENCY", "2")])).await;
+    let definition = cluster.definition(2).await;
+    let run = cluster.run(&definition, &["mock/echo"], json!({})).await;
+    cluster.add_node(&[("RUNLANE_PYTHON", "/no/such/python")]).await;
+    until_sql(&cluster.db, "given back", "select count(*) >= 2 from attempt").await;
+    for attempt in attempts(&cluster.db).await {
+        assert_eq!((attempt.outcome.as_str(), attempt.error_code), ("released", None));
+        let why = attempt.stderr_tail.unwrap();
+        assert!(why.contains("/no/such/python") && why.contains("No such file"), "{why}");
+    }
+    for job in jobs(&cluster.db, &run).await {
+        assert_eq!((job.failures, job.losses), (0, 0), "nobody is blamed: {job:?}");
+    }
+    cluster.stop().await;
 }

@@ -129,6 +129,8 @@ impl Cluster {
             ("RUNLANE_ORCHESTRATOR_POOL_SIZE", "4"),
             ("RUNLANE_WORKER_CONCURRENCY", "8"),
             ("RUNLANE_WARM_WORKERS", "1"),
+            // A client's import takes minutes where many tests share few processors.
+            ("RUNLANE_WORKER_START_TIMEOUT_MS", "600000"),
             ("RUNLANE_SHUTDOWN_GRACE_MS", "10000"),
             ("RUNLANE_WORK_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/work")),
         ]
