@@ -1,5 +1,7 @@
 //! How long a run takes and what it costs, foretold from what ran before. docs/money.md has the method.
 
+use super::rate_limit::Ceilings;
+
 /// Steps between the quantiles of a [`ModelStatistic`].
 const STEPS: usize = 20;
 /// Below so many finished runs, how far forecasts were off before says too little.
@@ -72,6 +74,28 @@ pub fn duration_ms(work: &[Work<'_>], slots: f64) -> Option<f64> {
     Some((total - last * total / jobs as f64).max(0.0) / slots + longest)
 }
 
+/// What probes that share a limit ask of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    /// Calls of the provider.
+    pub calls: f64,
+    /// Tokens, in and out.
+    pub tokens: f64,
+    /// Milliseconds that one after the other would take.
+    pub work_ms: f64,
+}
+
+/// How long a limit takes to let `load` through, in milliseconds, when as many other runs want their even share of it.
+#[must_use]
+pub fn limited_ms(ceilings: &Ceilings, load: Load, other_runs: i64) -> f64 {
+    const MINUTE_MS: f64 = 60_000.0;
+    let at = |load: f64, ceiling: Option<i32>| ceiling.map_or(0.0, |n| load / f64::from(n.max(1)));
+    let alone = at(load.work_ms, ceilings.in_flight)
+        .max(at(load.calls * MINUTE_MS, ceilings.requests_per_minute))
+        .max(at(load.tokens * MINUTE_MS, ceilings.tokens_per_minute));
+    alone * (other_runs + 1) as f64
+}
+
 /// A forecast with its spread.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
@@ -125,6 +149,19 @@ mod tests {
         let both =
             [Work { jobs: 8, statistic: &constant(100.0) }, Work { jobs: 8, statistic: &constant(300.0) }];
         assert_eq!(duration_ms(&both, 8.0), Some(500.0), "a round of 200 on average, and the last takes 300");
+    }
+
+    #[test]
+    fn the_tightest_ceiling_of_a_limit_counts_and_is_shared() {
+        let load = Load { calls: 120.0, tokens: 30_000.0, work_ms: 12_000.0 };
+        let of = |in_flight, requests_per_minute, tokens_per_minute, others| {
+            limited_ms(&Ceilings { in_flight, requests_per_minute, tokens_per_minute }, load, others)
+        };
+        assert_eq!(of(None, None, None, 3), 0.0);
+        assert_eq!(of(Some(4), None, None, 0), 3_000.0);
+        assert_eq!(of(Some(4), Some(60), None, 0), 120_000.0);
+        assert_eq!(of(Some(4), Some(60), Some(10_000), 0), 180_000.0);
+        assert_eq!(of(Some(4), Some(60), Some(10_000), 1), 360_000.0);
     }
 
     #[test]

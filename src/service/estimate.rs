@@ -6,10 +6,11 @@ use rust_decimal::prelude::ToPrimitive;
 use super::money::JobCost;
 use super::start::Prepared;
 use super::{Result, Service};
+use crate::domain::ModelId;
 use crate::domain::estimate::{PromptSizes, Tokens};
-use crate::domain::forecast::{self, ModelStatistic, Spread, Work};
+use crate::domain::forecast::{self, Load, ModelStatistic, Spread, Work};
 use crate::domain::start_run::StartRunInput;
-use crate::store::{Capacity, PastRun};
+use crate::store::{Capacity, PastRun, SharedLimit};
 
 /// So many finished runs tell how far forecasts are off.
 const PAST_RUNS: i64 = 200;
@@ -53,6 +54,9 @@ pub(super) struct Forecast {
     pub(super) usd: Option<Decimal>,
     models: Vec<ModelEstimate>,
     capacity: Capacity,
+    limits: Vec<SharedLimit>,
+    /// The place in `limits` of the one that decides how long it takes.
+    slowest: Option<usize>,
 }
 
 impl Service {
@@ -87,6 +91,7 @@ impl Service {
         let names: Vec<String> = run.models.iter().map(ToString::to_string).collect();
         let statistics = self.store.model_statistics(&names).await.map_err(|e| self.failed(e))?;
         let capacity = self.store.probe_capacity(run.priority.value()).await.map_err(|e| self.failed(e))?;
+        let limits = self.store.limits_on(&names).await.map_err(|e| self.failed(e))?;
         let known: Vec<Option<&ModelStatistic>> =
             names.iter().map(|name| statistics.iter().find(|s| s.model == *name)).collect();
         let sizes = match costs.iter().flatten().next() {
@@ -104,11 +109,18 @@ impl Service {
         let work: Option<Vec<Work<'_>>> =
             known.iter().map(|s| s.map(|statistic| Work { jobs: prepared.sampled, statistic })).collect();
         let usd: Option<Vec<Decimal>> = models.iter().map(|m| m.cost_usd).collect();
+        let in_slots =
+            work.and_then(|work| forecast::duration_ms(&work, slots(capacity, run.max_concurrency)));
+        let calls_each = self.conversation(prepared).turns();
+        let limited = in_slots.and_then(|_| slowest(&run.models, &models, &known, calls_each, &limits));
+        let limited = limited.filter(|&(_, ms)| in_slots.is_some_and(|in_slots| ms > in_slots));
         Ok(Forecast {
-            ms: work.and_then(|work| forecast::duration_ms(&work, slots(capacity, run.max_concurrency))),
+            ms: limited.map_or(in_slots, |(_, ms)| Some(ms)),
             usd: usd.map(|usd| usd.into_iter().sum()),
             models,
             capacity,
+            slowest: limited.map(|(i, _)| i),
+            limits,
         })
     }
 
@@ -143,6 +155,30 @@ fn slots(capacity: Capacity, max_concurrency: Option<u32>) -> f64 {
     max_concurrency.map_or(share, |max| share.min(f64::from(max)))
 }
 
+/// The limit that takes longest to let a run through: its place, and the milliseconds to the end of the last probe.
+fn slowest(
+    ids: &[ModelId],
+    models: &[ModelEstimate],
+    known: &[Option<&ModelStatistic>],
+    calls_each: u64,
+    limits: &[SharedLimit],
+) -> Option<(usize, f64)> {
+    let through = limits.iter().map(|limit| {
+        let (mut load, mut last_ms) = (Load::default(), 0.0_f64);
+        for ((id, model), statistic) in ids.iter().zip(models).zip(known) {
+            let mean_ms = statistic.map_or(0.0, |s| s.mean_ms);
+            if limit.name == id.as_str() || limit.name == id.provider() {
+                load.calls += (model.jobs * calls_each) as f64;
+                load.tokens += (model.tokens.input + model.tokens.output) as f64;
+                load.work_ms += model.jobs as f64 * mean_ms;
+                last_ms = last_ms.max(mean_ms);
+            }
+        }
+        forecast::limited_ms(&limit.ceilings, load, limit.other_runs) + last_ms
+    });
+    through.enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
 /// What an estimate is based on, in words.
 fn basis(forecast: &Forecast, costs: &[Option<JobCost>], durations: usize, spent: usize) -> String {
     let names = |of: &dyn Fn(&ModelEstimate) -> bool| {
@@ -170,6 +206,19 @@ fn basis(forecast: &Forecast, costs: &[Option<JobCost>], durations: usize, spent
             "Duration: the latest {probes} probes of these models; {slots} slots, shared with {other_runs} other runs; {}.",
             off_by(durations)
         ));
+    }
+    if let Some(limit) = forecast.slowest.map(|i| &forecast.limits[i]) {
+        let allowed =
+            limit.ceilings.named().into_iter().filter_map(|(name, n)| n.map(|n| format!("{name} {n}")));
+        parts.push(format!(
+            "The limit on {} decides how long it takes: {}, shared with {} other runs.",
+            limit.name,
+            allowed.collect::<Vec<_>>().join(", "),
+            limit.other_runs
+        ));
+    }
+    for (limit, code) in forecast.limits.iter().filter_map(|l| l.hold.as_ref().map(|code| (l, code))) {
+        parts.push(format!("{} is held ({code}): nothing of it starts before releaseLimit.", limit.name));
     }
     parts.join(" ")
 }

@@ -2,6 +2,7 @@
 
 use super::{Result, Store};
 use crate::domain::forecast::ModelStatistic;
+use crate::domain::rate_limit::Ceilings;
 
 /// A model's statistic is drawn from the latest runs of any model, …
 const RUNS: i32 = 300;
@@ -16,6 +17,19 @@ pub struct Capacity {
     /// Probes that all nodes run at once.
     pub slots: i64,
     /// Runs of the same priority or a higher one of which something waits.
+    pub other_runs: i64,
+}
+
+/// A limit that bears on some models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedLimit {
+    /// A provider, or `provider/name`.
+    pub name: String,
+    /// What it allows now: in flight no more than the provider has shown to bear.
+    pub ceilings: Ceilings,
+    /// Why nothing at all passes it until somebody has looked: `auth` or `quota_exhausted`.
+    pub hold: Option<String>,
+    /// Runs of which something waits that it bears on as well.
     pub other_runs: i64,
 }
 
@@ -73,6 +87,37 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(Capacity { slots: row.slots, other_runs: row.other_runs })
+    }
+
+    /// The limits that bear on any of these models, by name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn limits_on(&self, models: &[String]) -> Result<Vec<SharedLimit>> {
+        let rows = sqlx::query!(
+            r#"select r.name, least(r.in_flight_max, floor(r.concurrency))::int as in_flight, r.requests_per_minute,
+                      r.tokens_per_minute, r.hold_code,
+                      (select count(distinct l.run_id) from lane l
+                        where l.is_live and l.kind = 'probe:scenario' and l.is_open and not l.is_paused
+                          and l.pending > 0 and r.name in (l.model, provider_of(l.model))) as "other_runs!"
+                 from rate_limit r
+                where r.name in (select unnest(array[m, provider_of(m)]) from unnest($1::text[]) as m)
+                order by r.name"#,
+            models
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let limits = rows.into_iter().map(|r| SharedLimit {
+            name: r.name,
+            ceilings: Ceilings {
+                in_flight: r.in_flight,
+                requests_per_minute: r.requests_per_minute,
+                tokens_per_minute: r.tokens_per_minute,
+            },
+            hold: r.hold_code,
+            other_runs: r.other_runs,
+        });
+        Ok(limits.collect())
     }
 
     /// How far off the forecasts of the latest `limit` completed runs were, as far as they were never resumed.

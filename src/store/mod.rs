@@ -52,7 +52,7 @@ pub use dead_letters::{EntryHead, NewResolution};
 pub use definitions::{DefinitionInsert, ScenarioColumns};
 pub use deletion::{DefinitionHead, Deleted, GoingOn};
 pub use error::{Error, Result};
-pub use estimates::{Capacity, PastRun};
+pub use estimates::{Capacity, PastRun, SharedLimit};
 pub use export::ExportPage;
 pub use heartbeat::{Beat, Heartbeat, Missed, Pulse};
 pub use holds::Released;

@@ -48,16 +48,30 @@ impl Store {
             )
             select m.id as "id!", m.finished as "finished!", m.seconds as "seconds!" from moving m where m.finished > 0
             union all
-            -- Nothing of it has finished within the window: as its models were before. One probe every so many seconds.
-            select m.id, 1, e.ms / 1000 / least(c.slots, m.max_concurrency)
+            -- Nothing of it has finished within the window: as its models were before, and no faster than the slowest of
+            -- its limits lets them through. One probe every so many seconds.
+            select m.id, 1, greatest(e.ms / 1000 / least(c.slots, m.max_concurrency), t.seconds / e.jobs)
               from moving m
              cross join lateral probe_capacity(m.priority) as c
              cross join lateral (
                 select sum(s.mean_ms * (l.pending + l.active)) / sum(l.pending + l.active) as ms,
-                       bool_and(s.model is not null) as is_known
+                       sum(l.pending + l.active) as jobs, bool_and(s.model is not null) as is_known
                   from lane l left join model_statistic s on s.model = l.model
                  where l.run_id = m.id and l.kind = 'probe:scenario' and l.is_live
              ) as e
+             cross join lateral (
+                select max(greatest(w.seconds / least(r.in_flight_max, floor(r.concurrency)),
+                                    w.requests * 60 / r.requests_per_minute, w.tokens * 60 / r.tokens_per_minute)) as seconds
+                  from rate_limit r
+                 cross join lateral (
+                    select sum(s.mean_ms * (l.pending + l.active)) / 1000 as seconds,
+                           sum(l.requests * (l.pending + l.active))::float8 as requests,
+                           sum(l.tokens * (l.pending + l.active))::float8 as tokens
+                      from lane l join model_statistic s on s.model = l.model
+                     where l.run_id = m.id and l.kind = 'probe:scenario' and l.is_live
+                       and r.name in (l.model, provider_of(l.model))
+                 ) as w
+             ) as t
              where m.finished = 0 and e.is_known and c.slots > 0
             "#,
             runs,

@@ -81,6 +81,50 @@ async fn what_a_run_still_takes_is_told_before_its_first_probe_has_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_limit_that_is_tightest_decides_how_long_a_run_takes() {
+    let cluster =
+        Cluster::with(&[("RUNLANE_MAINTENANCE_INTERVAL", "50ms"), ("RUNLANE_WORKER_CONCURRENCY", "8")]).await;
+    let definition = cluster.definition(20).await;
+    let model = "mock/rater?delayMs=1500";
+    let first = cluster.run(&definition, &[model], json!({})).await;
+    cluster.until_status(&first, "COMPLETED").await;
+    until_known(&cluster, &definition, model, 20).await;
+    let input = json!({ "definitionId": definition, "models": [model] });
+    let told = async || {
+        let told = estimate(&cluster, input.clone()).await;
+        (told["durationSeconds"]["p50"].as_f64().unwrap(), told["basis"].as_str().unwrap().to_owned())
+    };
+    let (unlimited, basis) = told().await;
+    assert!(unlimited < 30.0 && !basis.contains("The limit on"), "{unlimited}: {basis}");
+    let limit = async |name: &str, ceilings: Value| {
+        let mutation =
+            "mutation($name: String!, $inFlight: Int, $requestsPerMinute: Int, $tokensPerMinute: Int) {
+            setLimit(name: $name, inFlight: $inFlight, requestsPerMinute: $requestsPerMinute,
+                     tokensPerMinute: $tokensPerMinute) { name } }";
+        let mut variables = ceilings;
+        variables["name"] = json!(name);
+        cluster.admin(mutation, variables).await.data();
+    };
+    limit("mock", json!({ "requestsPerMinute": 30 })).await;
+    let (p50, basis) = told().await;
+    assert!((40.0..50.0).contains(&p50), "20 calls at 30 a minute, and the last one's time: {p50}");
+    assert!(basis.contains("The limit on mock decides") && basis.contains("requestsPerMinute 30"), "{basis}");
+    limit(model, json!({ "requestsPerMinute": 2 })).await;
+    let (p50, basis) = told().await;
+    assert!((600.0..610.0).contains(&p50), "{p50}");
+    assert!(basis.contains(&format!("The limit on {model} decides")), "{basis}");
+    let run = cluster.run(&definition, &[model], json!({})).await;
+    cluster.until_status(&run, "RUNNING").await;
+    let query = "query($id: ID!) { run(id: $id) { estimatedTimeRemaining progress { completed } } }";
+    let seen = cluster.user(query, json!({ "id": run })).await.data()["run"].clone();
+    assert_eq!(seen["progress"]["completed"], 0, "its first probe runs still");
+    assert!((590..=610).contains(&seen["estimatedTimeRemaining"].as_i64().unwrap()), "{seen}");
+    let (p50, basis) = told().await;
+    assert!(p50 > 1_200.0 && basis.contains("shared with 1 other runs"), "its half: {p50} {basis}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nine_of_ten_runs_end_within_p90() {
     let cluster =
         Cluster::with(&[("RUNLANE_MAINTENANCE_INTERVAL", "50ms"), ("RUNLANE_WORKER_CONCURRENCY", "6")]).await;
