@@ -15,24 +15,21 @@ async fn until_held(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_429_holds_the_model_for_everyone_costs_no_attempt_and_the_way_back_is_ramped() {
+async fn a_429_holds_the_model_for_everyone_and_says_until_when() {
     let mut cluster = Cluster::api_only(&quick(&[])).await;
-    set_limit(
-        &cluster,
-        json!({ "name": "mock/echo?fail=rate_limit&failFirst=1&retryAfterMs=1500&hold=1", "inFlight": 8 }),
-    )
-    .await
-    .data();
-    let model = "mock/echo?fail=rate_limit&failFirst=1&retryAfterMs=1500&hold=1";
+    let model = "mock/echo?fail=rate_limit&failFirst=1&retryAfterMs=600000&hold=1";
+    set_limit(&cluster, json!({ "name": model, "inFlight": 8 })).await.data();
     let definition = cluster.definition(20).await;
     let run = cluster.run(&definition, &[model], json!({})).await;
     for _ in 0..2 {
         cluster.add_node(&[]).await;
     }
-    until_sql(&cluster.db, "held", "select exists (select from rate_limit where held_until is not null)")
-        .await;
-    let first = attempts(&cluster.db).await;
-    assert!(first.len() <= 8, "only those that were in flight were refused: {}", first.len());
+    let condition = "select exists (select from rate_limit where held_until is not null)
+                            and not exists (select from job where state = 'active')";
+    until_sql(&cluster.db, "held", condition).await;
+    let attempts = attempts(&cluster.db).await;
+    assert_eq!(attempts.len(), 8, "only those that were in flight were refused");
+    assert!(attempts.iter().all(|a| a.outcome == "throttled"), "{attempts:#?}");
     let why = reasons(&cluster, &run).await;
     assert!(
         why.iter().any(|w| w.starts_with(&format!("The limit for model {model} is held until 20"))),
@@ -40,10 +37,23 @@ async fn a_429_holds_the_model_for_everyone_costs_no_attempt_and_the_way_back_is
     );
     let state = limit(&cluster, model).await;
     assert_eq!(state["bearable"], 4, "half of the eight: {state}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_429_refused_completes_when_the_hold_is_over_and_has_failed_nothing() {
+    let mut cluster = Cluster::api_only(&quick(&[])).await;
+    let model = "mock/echo?fail=rate_limit&failFirst=1&retryAfterMs=50&hold=1";
+    set_limit(&cluster, json!({ "name": model, "inFlight": 8 })).await.data();
+    let definition = cluster.definition(20).await;
+    let run = cluster.run(&definition, &[model], json!({})).await;
+    for _ in 0..2 {
+        cluster.add_node(&[]).await;
+    }
     cluster.until_status(&run, "COMPLETED").await;
     let all = attempts(&cluster.db).await;
-    assert_eq!(all.iter().filter(|a| a.outcome == "completed").count(), 20);
-    assert!(all.iter().all(|a| a.outcome == "completed" || a.outcome == "throttled"));
+    let of = |outcome: &str| all.iter().filter(|a| a.outcome == outcome).count();
+    assert_eq!((of("completed"), of("throttled"), all.len()), (20, 20, 40));
     let failures: i64 =
         sqlx::query_scalar("select sum(failures)::bigint from job").fetch_one(&cluster.db).await.unwrap();
     assert_eq!(failures, 0);
