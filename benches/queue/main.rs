@@ -13,6 +13,7 @@ mod driver;
 mod fill;
 mod floor;
 mod idle;
+mod limits;
 mod python;
 mod reads;
 mod report;
@@ -55,6 +56,9 @@ async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::R
     }
     if scale.wants("python") {
         python::measure(stage, scale, report).await?;
+    }
+    if scale.wants("limits") {
+        limits::measure(stage, scale, report).await?;
     }
     if scale.wants("idle") {
         idle::measure(stage, scale, report).await?;

@@ -8,11 +8,8 @@ use runlane::domain::clock::{Clock, SystemClock};
 
 use crate::report::{Report, figure, heading, median, percentiles};
 use crate::scale::Scale;
-use crate::stage::{Client, Database, Node, Stage, registered, serve, stop, until};
+use crate::stage::{Client, Database, LIVE, Node, Stage, registered, serve, stop, until};
 use crate::start::dimensions;
-
-/// Nothing waits and nothing runs, analyses included.
-const LIVE: &str = "select count(*) from lane where is_live";
 
 /// Measures throughput with one node in this process and with two processes, then the pick-up of single jobs.
 pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyhow::Result<()> {

@@ -25,6 +25,23 @@ impl Report {
         self.goals.push(format!("goal {n}: {what} {figure:.0} bytes <{limit:.0} bytes {verdict}"));
     }
 
+    /// Holds a share of a whole against the goal that it is no less than this.
+    pub fn goal_share_from(&mut self, what: &str, figure: f64, least: f64) {
+        self.share(what, figure, "≥", least, figure >= least);
+    }
+
+    /// Holds a share of a whole against the goal that it stays below a limit.
+    pub fn goal_share_below(&mut self, what: &str, figure: f64, limit: f64) {
+        self.share(what, figure, "<", limit, figure < limit);
+    }
+
+    fn share(&mut self, what: &str, figure: f64, sign: &str, bound: f64, is_met: bool) {
+        let verdict = if is_met { "met" } else { "short" };
+        let n = self.goals.len() + 1;
+        let (figure, bound) = (figure * 100.0, bound * 100.0);
+        self.goals.push(format!("goal {n}: {what} {figure:.1} % {sign}{bound:.0} % {verdict}"));
+    }
+
     /// One line a goal.
     pub fn print_goals(&self) {
         println!();

@@ -3,7 +3,7 @@
 use anyhow::{bail, ensure};
 
 /// The phases in their order.
-const PHASES: [&str; 7] = ["start", "reads", "control", "throughput", "archive", "python", "idle"];
+const PHASES: [&str; 8] = ["start", "reads", "control", "throughput", "archive", "python", "limits", "idle"];
 
 /// The numbers of one run of the benches.
 pub struct Scale {
@@ -25,6 +25,8 @@ pub struct Scale {
     pub probed: u64,
     /// Jobs that are started one at a time on an idle queue.
     pub picked_up: usize,
+    /// Probes that call a provider with a ceiling: of calls a minute, and of calls at once.
+    pub called: [u64; 2],
     /// How long the idle node is watched.
     pub idle_seconds: u64,
     only: Option<Vec<String>>,
@@ -53,6 +55,7 @@ impl Scale {
                 driven: 60_000,
                 probed: 4_000,
                 picked_up: 100,
+                called: [1_200, 1_200],
                 idle_seconds: 10,
                 only,
             },
@@ -66,6 +69,7 @@ impl Scale {
                 driven: 5_000,
                 probed: 200,
                 picked_up: 3,
+                called: [40, 40],
                 idle_seconds: 3,
                 only,
             },

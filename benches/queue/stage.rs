@@ -27,6 +27,9 @@ use crate::scale::Scale;
 /// Signs the tokens of the benches.
 const SECRET: &str = "the-benches-sign-with-this-secret-of-48-character";
 
+/// Zero when nothing waits and nothing runs, analyses included.
+pub const LIVE: &str = "select count(*) from lane where is_live";
+
 /// The PostgreSQL and a directory of this process.
 pub struct Stage {
     options: PgConnectOptions,
@@ -170,7 +173,7 @@ impl Database {
 }
 
 /// The interpreter of the Python environment that `make` prepares.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python/.venv/bin/python")
 }
 

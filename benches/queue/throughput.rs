@@ -18,14 +18,30 @@ struct Way {
     lanes: i32,
     nodes: usize,
     batch: u32,
+    /// Under a limit on the provider that is never reached.
+    limited: bool,
 }
 
-const WAYS: [Way; 5] = [
-    Way { what: "1 node, 1 lane, batches of 500", lanes: 1, nodes: 1, batch: 500 },
-    Way { what: "2 nodes, 1 lane, batches of 500", lanes: 1, nodes: 2, batch: 500 },
-    Way { what: "2 nodes, 100 lanes, batches of 500", lanes: 100, nodes: 2, batch: 500 },
-    Way { what: "2 nodes, 1,000 lanes, batches of 500", lanes: 1_000, nodes: 2, batch: 500 },
-    Way { what: "1 node, 1 lane, batches of 32 (the default slots)", lanes: 1, nodes: 1, batch: 32 },
+const WAYS: [Way; 7] = [
+    Way { what: "1 node, 1 lane, batches of 500", lanes: 1, nodes: 1, batch: 500, limited: false },
+    Way { what: "2 nodes, 1 lane, batches of 500", lanes: 1, nodes: 2, batch: 500, limited: false },
+    Way { what: "2 nodes, 100 lanes, batches of 500", lanes: 100, nodes: 2, batch: 500, limited: false },
+    Way { what: "2 nodes, 1,000 lanes, batches of 500", lanes: 1_000, nodes: 2, batch: 500, limited: false },
+    Way {
+        what: "1 node, 1 lane, batches of 32 (the default slots)",
+        lanes: 1,
+        nodes: 1,
+        batch: 32,
+        limited: false,
+    },
+    Way { what: "1 node, 1 lane, batches of 500, a limit", lanes: 1, nodes: 1, batch: 500, limited: true },
+    Way {
+        what: "2 nodes, 1,000 lanes, batches of 500, a limit",
+        lanes: 1_000,
+        nodes: 2,
+        batch: 500,
+        limited: true,
+    },
 ];
 
 /// What the log of the database may grow by for a job that does nothing.
@@ -95,6 +111,14 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
     stop(app).await;
     let fill = Fill::waiting(scale.driven, way.lanes);
     fill.store(&database).await?;
+    if way.limited {
+        sqlx::raw_sql(
+            "insert into rate_limit (name, in_flight_max, requests_per_minute, tokens_per_minute)
+             values ('mock', 1000000, 2000000000, 2000000000)",
+        )
+        .execute(&database.db)
+        .await?;
+    }
     let mut drivers = Vec::new();
     for _ in 0..way.nodes {
         drivers.push(Driver::register(&database, way.batch).await?);
