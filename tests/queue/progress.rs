@@ -59,7 +59,15 @@ async fn progress_adds_up_at_every_moment_while_four_nodes_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_control_of_many_lanes_neither_fails_nor_loses_a_job() {
     const ROUNDS: usize = 20;
-    let mut cluster = Cluster::api_only(&quick(&[("RUNLANE_MAINTENANCE_INTERVAL", "50ms")])).await;
+    // The test is about what locks do to each other, and not about how long a busy machine makes people wait for them.
+    let mut cluster = Cluster::api_only(&quick(&[
+        ("RUNLANE_MAINTENANCE_INTERVAL", "50ms"),
+        ("RUNLANE_LOCK_TIMEOUT_MS", "60000"),
+        ("RUNLANE_STATEMENT_TIMEOUT_MS", "120000"),
+        ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "60000"),
+        ("RUNLANE_HTTP_REQUEST_TIMEOUT_MS", "120000"),
+    ]))
+    .await;
     let definition = cluster.definition(6).await;
     for _ in 0..4 {
         cluster.add_node(&[("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "4")]).await;
