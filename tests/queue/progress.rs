@@ -64,7 +64,7 @@ async fn concurrent_control_of_many_lanes_neither_fails_nor_loses_a_job() {
         ("RUNLANE_MAINTENANCE_INTERVAL", "50ms"),
         ("RUNLANE_LOCK_TIMEOUT_MS", "60000"),
         ("RUNLANE_STATEMENT_TIMEOUT_MS", "120000"),
-        ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "60000"),
+        ("RUNLANE_POOL_ACQUIRE_TIMEOUT_MS", "30000"),
         ("RUNLANE_HTTP_REQUEST_TIMEOUT_MS", "120000"),
     ]))
     .await;
