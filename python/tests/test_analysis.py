@@ -145,6 +145,18 @@ def test_too_little_is_a_warning_never_a_crash(kind: str, scenarios: int, models
     assert all(isinstance(warning, str) for warning in found["warnings"])
 
 
+@pytest.mark.parametrize("kind", ["basic", "deep"])
+def test_scores_whose_variance_no_number_can_hold_are_equal(kind: str) -> None:
+    scores = (0.0, 8.2e-296)
+    records = [
+        record(f"s{i}", f"m/{j}", score, dimensions={"d": i}) for i, score in enumerate(scores) for j in range(2)
+    ]
+    found = run(kind, records)
+    assert found["coverage"]["used"] == 4
+    if kind == "basic":
+        assert found["models"][0]["interval"] is None
+
+
 _scores = st.one_of(st.none(), st.integers(-5, 5), st.floats(-1e6, 1e6))
 _records = st.lists(
     st.builds(

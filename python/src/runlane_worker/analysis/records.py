@@ -24,6 +24,9 @@ Bools = npt.NDArray[np.bool_]
 
 _PROBLEMS_MAX = 10
 
+_SCORE_MIN = 1e-100
+"""A score nearer to 0 is taken for 0: the variance of such scores may be less than any number of double precision."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -188,6 +191,8 @@ def _record(record: Any) -> Record:  # unchecked input
     if usage is not None:
         usage = {part: int(usage.get(part) or 0) for part in PARTS}
     score = _number(record, "score")
+    if score is not None and abs(score) < _SCORE_MIN:
+        score = 0.0
     error_code = record.get("errorCode")
     return Record(
         scenario=record["scenarioKey"],
