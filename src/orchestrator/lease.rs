@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use super::session::{Session, lease_term};
@@ -82,8 +83,9 @@ impl Keeper {
             let asked_at = Instant::now();
             let has_reported = self.alarm.is_some();
             let is_down = match self.once(asked_at + patience).await {
-                Some(Ok(Beat::Renewed { is_draining })) => {
+                Some(Ok(Beat::Renewed { is_draining, next_end })) => {
                     self.renewed(asked_at, is_draining);
+                    self.session.next_end.send_replace(next_end.map(|left| Instant::now() + left));
                     if has_reported {
                         self.alarm = None;
                     } else if self.alarm.is_some() {
@@ -163,18 +165,44 @@ impl Keeper {
     }
 }
 
-/// Gives the jobs of dead nodes back to the queue until the session is over.
+/// Gives the jobs of dead nodes back to the queue until the session is over: looks for them regularly, and when the
+/// lease ends that a renewal saw to end next. A node that lives has long renewed it by then.
 pub async fn rescue(session: Arc<Session>) {
     let mut every = interval(renewal_period(&session));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_end = session.next_end.subscribe();
     loop {
         tokio::select! {
             _ = every.tick() => {}
+            () = is_over(&mut next_end) => {
+                session.next_end.send_replace(None);
+            }
             () = session.over.cancelled() => return,
         }
         fail::fail_point!("sweep");
         if let Err(error) = rescue_once(&session).await {
             tracing::warn!(%error, node_id = %session.node, "cannot look for dead nodes");
+        }
+    }
+}
+
+/// Waits for the end of the lease that ends next, whichever that is by then.
+async fn is_over(next_end: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let end = *next_end.borrow_and_update();
+        let over = async {
+            match end {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            changed = next_end.changed() => {
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ pub struct Session {
     pub(super) cancels: Notify,
     /// Something about this node may have changed: its lease is renewed at once, which tells.
     pub(super) beat_now: Notify,
+    /// When the lease of another node ends next, as the last renewal saw it.
+    pub(super) next_end: watch::Sender<Option<tokio::time::Instant>>,
     /// Results that came too late.
     late_results: AtomicU64,
     /// No further claims.
@@ -93,6 +95,7 @@ impl Session {
             wake,
             cancels: Notify::new(),
             beat_now: Notify::new(),
+            next_end: watch::Sender::new(None),
             late_results: AtomicU64::new(0),
             stop_claiming: CancellationToken::new(),
             lost: CancellationToken::new(),

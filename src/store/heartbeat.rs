@@ -19,6 +19,8 @@ pub enum Beat {
     Renewed {
         /// Whether the node claims nothing more.
         is_draining: bool,
+        /// How long the lease of another node that ends first still lasts, if there is one; zero when it is over.
+        next_end: Option<Duration>,
     },
     /// Another node found the lease run out and gave the jobs back to the queue.
     Lost,
@@ -129,6 +131,8 @@ async fn renew(db: impl PgExecutor<'_>, node: Uuid, lease: Duration, pulse: &Pul
                   failed_renewals = greatest(failed_renewals, $5), late_results = greatest(late_results, $6)
             where id = $1
            returning is_draining,
+                     (select extract(epoch from min(n.lease_until) - clock_timestamp())::float8
+                        from node n where n.id <> $1) as next_end,
                      -- Of several tries that reach the server in the end, one is recorded.
                      case when $7::jsonb is not null
                            and not exists (select from audit a
@@ -145,7 +149,10 @@ async fn renew(db: impl PgExecutor<'_>, node: Uuid, lease: Duration, pulse: &Pul
     )
     .fetch_optional(db)
     .await?;
-    Ok(renewed.map_or(Beat::Lost, |row| Beat::Renewed { is_draining: row.is_draining }))
+    Ok(renewed.map_or(Beat::Lost, |row| Beat::Renewed {
+        is_draining: row.is_draining,
+        next_end: row.next_end.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+    }))
 }
 
 fn by_kind(counts: &[(JobKind, u32)]) -> Value {

@@ -37,8 +37,9 @@ pub async fn run_paused(plan: Plan) -> anyhow::Result<Verdict> {
 async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::Result<Verdict> {
     let time = Duration::from_secs(plan.pick(16, 300));
     let kill_every = Duration::from_millis(plan.pick(1_000, 2_000));
-    // Runs are started all the time, so that every kill finds jobs.
-    let (runs, scenarios) = plan.pick((8, 100), (20, 250));
+    // Runs are started all the time, so that kills find jobs; 70 to 80 jobs a second leave slots free, so that a claim
+    // waits for its node to be found dead and not for its turn.
+    let (runs, scenarios) = plan.pick((8, 40), (20, 250));
     let mut stage =
         Stage::begin(plan, name, &[("RUNLANE_WORKER_CONCURRENCY", &CONCURRENCY.to_string())]).await?;
     let (api, client) = stage.api().await?;
@@ -96,11 +97,9 @@ async fn play(plan: Plan, name: &str, pause_every: Option<Duration>) -> anyhow::
     match windows {
         None => {
             verdict.must(!reclaims.is_empty(), "no kill hit a job");
-            // In the short form several tests share the processors, which its short lease does not allow for.
-            let shared = plan.pick(1_000.0, 0.0);
             let most = (plan.lease_ms() + plan.renewal_ms()) as f64;
             verdict.timely(
-                p99 <= most + shared,
+                p99 <= most,
                 format!("re-claim took {p99:.0} ms; a lease and a sweep are {most:.0} ms"),
             );
         }

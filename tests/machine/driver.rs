@@ -129,12 +129,11 @@ impl Driver {
                 let node = &mut self.nodes[node];
                 let lease = self.direct.store.renew_lease(node.id, LEASE).await.unwrap();
                 node.is_expired = false;
-                let expected = if node.is_registered {
-                    Beat::Renewed { is_draining: node.is_draining }
-                } else {
-                    Beat::Lost
+                let lease = match lease {
+                    Beat::Renewed { is_draining, .. } => Some(is_draining),
+                    Beat::Lost => None,
                 };
-                same("lease", &lease, &expected)
+                same("lease", &lease, &node.is_registered.then_some(node.is_draining))
             }
             Operation::Drain { node } => {
                 let node = node % self.nodes.len();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
+use runlane::domain::JobKind;
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use crate::queue::support::{
     Node, assert_books_balance, attempts, children, is_running, jobs, quick, until_sql,
 };
 use crate::support::app::{Cluster, PATIENCE};
+use crate::support::direct::Direct;
 
 const SHORT: [(&str, &str); 3] =
     [("RUNLANE_LEASE_MS", "1000"), ("RUNLANE_LEASE_RENEWAL_MS", "333"), ("RUNLANE_WORKER_CONCURRENCY", "4")];
@@ -67,6 +69,37 @@ async fn with_default_settings_a_dead_nodes_jobs_are_claimed_again_within_ten_se
     let time = reclaimed_within(&[("RUNLANE_WORKER_CONCURRENCY", "4")]).await;
     println!("reclaim lease_ms=6000 sweep_ms=2000 took_ms={}", time.as_millis());
     assert!(time < Duration::from_secs(10), "{time:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ends_between_two_sweeps_is_judged_when_it_ends() {
+    let settings = [
+        ("RUNLANE_LEASE_MS", "12000"),
+        ("RUNLANE_LEASE_RENEWAL_MS", "4000"),
+        ("RUNLANE_WORKER_CONCURRENCY", "1"),
+    ];
+    let mut cluster = Cluster::api_only(&quick(&settings)).await;
+    let direct = Direct::on(&cluster.url).await;
+    let dead = direct.node().await;
+    let definition = cluster.definition(1).await;
+    cluster.run(&definition, &["mock/echo"], json!({})).await;
+    assert_eq!(direct.claim(dead, JobKind::ProbeScenario, 1).await.len(), 1);
+    cluster.add_node(&[]).await;
+    until_sql(&cluster.db, "joined", "select count(*) = 2 from node where executes").await;
+    // It sweeps every 4 s from when it joined; leases are judged from 12 s after the first sweep on.
+    let until: DateTime<Utc> = sqlx::query_scalar(
+        "update node set lease_until = (select max(started_at) from node) + interval '18 s' where id = $1
+         returning lease_until",
+    )
+    .bind(dead)
+    .fetch_one(&cluster.db)
+    .await
+    .unwrap();
+    until_sql(&cluster.db, "given back", "select exists (select from attempt where outcome = 'lost')").await;
+    let late = attempts(&cluster.db).await[0].ended_at - until;
+    println!("judged after_ms={}", late.num_milliseconds());
+    assert!(late.num_milliseconds() < 1_500, "{late}; the next sweep came 2 s after the lease's end");
+    cluster.stop().await;
 }
 
 /// A node behind a relay, with one endless job in a worker.

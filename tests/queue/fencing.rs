@@ -203,7 +203,7 @@ async fn nobody_rescues_within_one_lease_of_the_databases_start() {
     store.rescue_jobs(Duration::from_secs(365 * 86_400)).await.unwrap();
     assert_eq!(
         store.renew_lease(node, Duration::from_secs(6)).await.unwrap(),
-        Beat::Renewed { is_draining: false }
+        Beat::Renewed { is_draining: false, next_end: None }
     );
     cluster.stop().await;
 }
@@ -226,7 +226,7 @@ async fn no_node_is_given_up_while_one_of_its_claims_is_on_its_way() {
     assert_eq!(claimed.len(), 1);
     assert_eq!(
         store.renew_lease(node, Duration::from_millis(1)).await.unwrap(),
-        Beat::Renewed { is_draining: false },
+        Beat::Renewed { is_draining: false, next_end: None },
         "not held up"
     );
     until_sql(&cluster.db, "run out", "select bool_and(lease_until < clock_timestamp()) from node").await;
