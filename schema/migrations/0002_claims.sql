@@ -31,6 +31,10 @@ returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
 set enable_nestloop = off
 -- The nested loops that remain (lateral) then look dear enough to be compiled, which would take longer than they do.
 set jit = off
+-- Planning takes as long as running it does, and no plan is better for knowing the ids.
+set plan_cache_mode = force_generic_plan
+-- A plan that was made when the tables were empty is kept until they are analysed.
+set enable_seqscan = off
 as $$
 declare
     v_now    timestamptz;
@@ -79,16 +83,19 @@ begin
     -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
     -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
     with live as materialized (
-        select l.*, s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
+        select l.id, l.kind, l.run_id, l.model, l.priority, l.max_concurrency, l.budget_usd, l.requests, l.tokens,
+               l.pending, l.active,
+               l.is_open and not l.is_paused and l.held_at is null as is_free,
+               s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
           from lane l
           join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
          where l.is_live
     ), candidate as materialized (
         -- The level of a lane's first unit, if nothing of its run waits for its time.
-        select l.*,
+        select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active,
                l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
           from live l
-         where l.is_open and not l.is_paused and l.held_at is null and l.pending > 0 and l.slots > 0
+         where l.is_free and l.pending > 0 and l.slots > 0
            and (l.max_concurrency is null or l.run_active < l.max_concurrency)
            and case when l.budget_usd is null then true else fits_budget(l.id) end
            and l.id <> all (v_broke)

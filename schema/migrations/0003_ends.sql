@@ -105,6 +105,8 @@ returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
 set enable_nestloop = off
 set jit = off
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_now      timestamptz;
@@ -143,7 +145,8 @@ begin
                i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone, i.fingerprint,
                case when l.kind = 'probe:scenario' then coalesce(
                    case when i.outcome = 'completed' then (i.result ->> 'costUsd')::numeric else i.cost_usd end,
-                   usage_cost(case when i.outcome = 'completed' then i.result -> 'usage' else i.usage end, l.pricing))
+                   case when l.pricing is not null
+                        then usage_cost(case when i.outcome = 'completed' then i.result -> 'usage' else i.usage end, l.pricing) end)
                end as cost_usd,
                -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
                case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
