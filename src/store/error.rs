@@ -1,5 +1,8 @@
 //! What can go wrong with the database.
 
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 use crate::domain::text_enum::UnknownState;
 
 /// The result of a store function.
@@ -72,6 +75,8 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let class = match &error {
+            // The session has ended with it, or never began: that says nothing against what was asked.
+            sqlx::Error::Database(e) if ends_session(e.as_ref()) => return Self::Unavailable(error),
             sqlx::Error::Database(e) => e.code().map(|c| c.into_owned()),
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -96,4 +101,10 @@ impl From<sqlx::Error> for Error {
             _ => Self::Refused(error),
         }
     }
+}
+
+fn ends_session(error: &(dyn DatabaseError + 'static)) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use runlane::app::Roles;
 use runlane::embedded;
 use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::{Instant, timeout};
 
@@ -123,6 +124,26 @@ async fn a_server_that_has_become_read_only_is_left_for_the_one_that_took_over()
     .await
     .expect("it writes again");
     cluster.until_status(&run, "COMPLETED").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_sessions_is_away_whatever_its_reason() {
+    let (cluster, proxy) = Cluster::behind_proxy(&[]).await;
+    let database: String =
+        sqlx::query_scalar("select current_database()::text").fetch_one(&cluster.db).await.unwrap();
+    let elsewhere: PgConnectOptions = cluster.url.parse().unwrap();
+    let mut admin = PgConnection::connect_with(&elsewhere.database("postgres")).await.unwrap();
+    let mut allow = async |connections: bool| {
+        let sql = format!(r#"alter database "{database}" allow_connections {connections}"#);
+        admin.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+    };
+    allow(false).await;
+    proxy.harm_all(Harm::Cut);
+    let refused = cluster.user("{ queueStatus { totalPending } }", json!({})).await;
+    is_unavailable(&refused, "The database does not answer");
+    allow(true).await;
+    cluster.user("{ queueStatus { totalPending } }", json!({})).await.data();
     cluster.stop().await;
 }
 
