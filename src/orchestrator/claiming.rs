@@ -76,16 +76,18 @@ impl Claimer {
                 self.unsure_until = None;
             }
         }
-        if let Some(hold) = session.held_for() {
+        let held = session.held();
+        if let Some(hold) = held.everything {
             return Ok(Some(hold));
         }
+        poll = poll.min(held.soonest.unwrap_or(poll));
         let free = session.slots.free();
         if free.is_empty() {
             return Ok(Some(poll));
         }
         // A claim that is not answered within a lease may have committed all the same: its jobs must not wait longer.
         let store = session.parts.store.answered_within(lease_term(&session.parts));
-        let claimed = match store.claim_jobs(session.node, &free).await {
+        let claimed = match store.claim_jobs_without(session.node, &free, &held.providers).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 let longest = session.parts.config.numbers.statement_timeout_ms;

@@ -124,12 +124,10 @@ pub fn job(
     } else {
         (message(work, &job_id, deadline, probe(work, context)?)?, false)
     };
-    let provider =
-        work.model.as_deref().and_then(|model| model.split_once('/')).map(|(name, _)| name.to_owned());
     Ok(Job {
         claim: work.claim,
         kind: work.kind,
-        provider,
+        provider: provider(work),
         request,
         job_id,
         deadline,
@@ -188,6 +186,11 @@ fn probe<'a>(work: &'a Work, context: &'a RunContext) -> Result<Probe<'a>, Reque
         scoring: of_definition("scoring").unwrap_or(&NULL),
         pricing: work.pricing.as_ref().unwrap_or(&NULL),
     })
+}
+
+/// Whose model a probe calls.
+pub fn provider(work: &Work) -> Option<String> {
+    work.model.as_deref().and_then(|model| model.split_once('/')).map(|(name, _)| name.to_owned())
 }
 
 fn analysis<'a>(context: &RunContext, input: &'a AnalysisInput) -> Result<Analysis<'a>, RequestError> {

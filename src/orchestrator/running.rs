@@ -47,8 +47,9 @@ impl Running {
         let rules = session.rules(work.kind);
         let attempt = AssertUnwindSafe(run(&session, &work, &context, stop)).catch_unwind().await;
         if let Ok(Finished { outcome: Outcome::Unstartable { message, retry_after }, .. }) = &attempt {
-            tracing::warn!(message, ?retry_after, node_id = %session.node, "no worker could be started; the node claims nothing until then");
-            session.hold(*retry_after);
+            let provider = request::provider(&work);
+            tracing::warn!(message, ?retry_after, provider, node_id = %session.node, "no worker could be started; the node claims nothing of the kind until then");
+            session.hold(provider, *retry_after);
         }
         let end = match attempt {
             Ok(finished) => verdict::judge(&work, finished, rules, &mut rng()),

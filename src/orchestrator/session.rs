@@ -1,5 +1,6 @@
 //! One registration of this process as a node, from its first lease to its last.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +27,16 @@ pub enum Ended {
     Shutdown,
     /// Its lease is gone, and with it every claim.
     LeaseLost,
+}
+
+/// What a node leaves to others because it cannot start workers for it.
+pub(super) struct Held {
+    /// For how long, if nothing is claimed at all.
+    pub everything: Option<Duration>,
+    /// Whose probes are not claimed.
+    pub providers: Vec<String>,
+    /// When the first of these ends.
+    pub soonest: Option<Duration>,
 }
 
 /// A node's life under one id.
@@ -56,8 +67,8 @@ pub struct Session {
     pub(super) over: CancellationToken,
     /// The tasks of running jobs.
     pub(super) jobs: TaskTracker,
-    /// No claims before: workers cannot be started.
-    held_until: Mutex<Option<Instant>>,
+    /// No claims before: workers cannot be started, of one provider or at all.
+    holds: Mutex<HashMap<Option<String>, Instant>>,
 }
 
 impl Session {
@@ -101,7 +112,7 @@ impl Session {
             lost: CancellationToken::new(),
             over: CancellationToken::new(),
             jobs: TaskTracker::new(),
-            held_until: Mutex::new(None),
+            holds: Mutex::default(),
         })
     }
 
@@ -134,15 +145,22 @@ impl Session {
         Rules { kind: config.kind(kind), crash_loop_losses: n.crash_loop_losses, result_max_bytes }
     }
 
-    /// Claims nothing for this long: a claim could not begin.
-    pub(super) fn hold(&self, time: Duration) {
-        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + time);
+    /// Claims nothing of this provider for this long, or nothing at all: a claim could not begin.
+    pub(super) fn hold(&self, provider: Option<String>, time: Duration) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.insert(provider, Instant::now() + time);
     }
 
-    /// How long nothing is claimed from now, if so.
-    pub(super) fn held_for(&self) -> Option<Duration> {
-        let until = *self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    /// What is not claimed just now.
+    pub(super) fn held(&self) -> Held {
+        let now = Instant::now();
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.retain(|_, until| *until > now);
+        Held {
+            everything: holds.get(&None).map(|until| *until - now),
+            providers: holds.keys().flatten().cloned().collect(),
+            soonest: holds.values().min().map(|until| *until - now),
+        }
     }
 
     /// Claims and runs jobs until asked to stop or the lease is lost.

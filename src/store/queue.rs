@@ -38,10 +38,23 @@ impl Store {
     /// # Errors
     /// The database's; whether anything was claimed is then unknown until the node's claims are read back.
     pub async fn claim_jobs(&self, node: Uuid, slots: &[(JobKind, u32)]) -> Result<Claimed> {
+        self.claim_jobs_without(node, slots, &[]).await
+    }
+
+    /// The same, but leaves the probes of these providers to others.
+    ///
+    /// # Errors
+    /// As [`Store::claim_jobs`].
+    pub async fn claim_jobs_without(
+        &self,
+        node: Uuid,
+        slots: &[(JobKind, u32)],
+        providers: &[String],
+    ) -> Result<Claimed> {
         let kinds: Vec<String> = slots.iter().map(|(kind, _)| kind.as_str().to_owned()).collect();
         let counts: Vec<i32> = slots.iter().map(|&(_, n)| i32::try_from(n).unwrap_or(i32::MAX)).collect();
         crash_point("claim.before");
-        let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts)
+        let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts, providers)
             .fetch_all(&self.pool)
             .await?;
         let claims: Vec<Claim> =

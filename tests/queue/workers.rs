@@ -1,9 +1,11 @@
 //! Workers that die, hang or talk nonsense: each costs its own job attempts, and no other job anything.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
 use super::support::{assert_books_balance, attempts, jobs, quick, until_sql};
-use crate::support::app::Cluster;
+use crate::support::app::{Cluster, python};
 
 /// Runs two probes of `model` among six well-behaved ones that share the warm process with them. All but `model`'s must
 /// complete without a failure; returns the codes and outcomes of `model`'s attempts, and the stderr with them.
@@ -114,5 +116,45 @@ async fn what_no_worker_can_be_started_for_is_given_back_and_says_why() {
     for job in jobs(&cluster.db, &run).await {
         assert_eq!((job.failures, job.losses), (0, 0), "nobody is blamed: {job:?}");
     }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_whose_workers_do_not_start_holds_up_nobody_else() {
+    let python = python();
+    let script = tempfile::Builder::new().suffix(".sh").tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let text = format!(
+        "#!/bin/sh\nif [ -n \"$OPENAI_API_KEY\" ]; then echo 'no client' >&2; exit 1; fi\nexec {} \"$@\"\n",
+        python.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    // Closed, so that it may be executed.
+    let script = script.into_temp_path();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut cluster = Cluster::api_only(&quick(&[
+        ("OPENAI_API_KEY", "sk-a-key"),
+        ("RUNLANE_WORKER_CONCURRENCY", "2"),
+        ("RUNLANE_WORKER_RESTART_BASE_MS", "60000"),
+        ("RUNLANE_WORKER_RESTART_MAX_MS", "60000"),
+    ]))
+    .await;
+    let definition = cluster.definition(4).await;
+    cluster.run(&definition, &["openai/gpt-5"], json!({})).await;
+    cluster.add_node(&[("RUNLANE_PYTHON", script.to_str().unwrap())]).await;
+    until_sql(&cluster.db, "given back", "select count(*) >= 2 from attempt").await;
+    let other = cluster.run(&definition, &["mock/echo"], json!({})).await;
+    cluster.until_status(&other, "COMPLETED").await;
+    let attempts = attempts(&cluster.db).await;
+    let (openai, mock): (Vec<_>, Vec<_>) =
+        attempts.iter().partition(|a| a.model.as_deref() == Some("openai/gpt-5"));
+    for attempt in &openai {
+        assert_eq!(attempt.outcome, "released");
+        let why = attempt.stderr_tail.as_deref().unwrap();
+        assert!(why.contains("no client"), "{why}");
+    }
+    let given_back = openai.iter().map(|a| a.ended_at).min().unwrap();
+    let begun = mock.iter().filter(|a| a.model.is_some()).map(|a| a.started_at).max().unwrap();
+    assert!((begun - given_back).num_seconds() < 50, "others wait for 60 s as well: {attempts:#?}");
+    assert!(openai.len() <= 4, "none is claimed again meanwhile: {openai:#?}");
     cluster.stop().await;
 }
