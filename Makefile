@@ -20,7 +20,7 @@ demo: build python ## Run an example from start to results.
 dev: build python ## Serve on this machine, with a private PostgreSQL and a token.
 	target/debug/runlane dev
 
-test: lint test-rust test-python test-versions check-generated ## Everything.
+test: lint test-rust test-python test-versions check-generated bench-short ## Everything.
 
 build: tools-cargo console
 	$(CARGO) build --locked
@@ -70,8 +70,9 @@ bench: tools-cargo console python ## Measure (about ten minutes on an idle machi
 	$(CARGO) bench --locked --bench queue
 	$(VENV)/bin/python python/benches/analysis.py
 
+# With the tests' features, so that nothing is compiled twice.
 bench-short: tools-cargo console python ## See that the benches still run; the figures mean nothing.
-	BENCH_SCALE=short $(CARGO) bench --profile dev --locked --bench queue
+	BENCH_SCALE=short $(CARGO) bench --profile dev --locked --all-features --bench queue
 	$(VENV)/bin/python python/benches/analysis.py 200 3
 
 coverage: tools-cargo console python-dev tests/graphql-http/node_modules/.ok tests/browser/node_modules/.ok
