@@ -1,5 +1,7 @@
 //! A budget is kept, over all nodes.
 
+use std::time::Duration;
+
 use runlane::domain::{AttemptOutcome, JobKind};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -172,7 +174,9 @@ async fn what_is_settled_cheaper_makes_room_and_what_is_dearer_takes_it() {
     let run = budgeted(&direct, 20, "0.05").await;
     let first = direct.claim(node, PROBE, 9).await;
     assert_eq!(first.len(), 5);
-    assert_eq!(direct.claim(node, PROBE, 9).await.len(), 0, "all of it is set aside");
+    let asked = direct.store.claim_jobs(node, &[(PROBE, 9)]).await.unwrap();
+    assert!(asked.claims.is_empty(), "all of it is set aside: {asked:?}");
+    assert_ne!(asked.look_after, Some(Duration::ZERO), "it would ask again and again");
     // A tenth of a cent, as its transcript says.
     direct.end(node, end(first[0], PROBE, AttemptOutcome::Completed)).await.unwrap();
     assert_eq!(direct.claim(node, PROBE, 9).await.len(), 0, "0.9 cents are left");

@@ -1,5 +1,8 @@
 //! A run in which too much fails is paused or stopped.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use runlane::domain::{AttemptOutcome, JobKind};
 use runlane::store::RunChange;
@@ -51,6 +54,50 @@ async fn of_ends_that_come_together_the_one_that_makes_the_minimum_full_pauses_t
     direct.force(run, RunChange::Resume).await;
     join_all(later.iter().copied().map(fail)).await;
     assert_eq!(halt_of(&direct, run).await, ("RUNNING".to_owned(), None));
+    assert_eq!(direct.violations(false, &[]).await, []);
+}
+
+/// It may have to pause all of them; taken one after the other, two such ends would wait for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_takes_all_lanes_of_a_guarded_run_before_it_changes_one() {
+    const WAITS: &str = "select exists (select from pg_stat_activity a
+                                         where a.datname = current_database() and a.wait_event_type = 'Lock')";
+    let direct = Direct::on(&fresh_database().await).await;
+    let definition = direct.definition(9).await;
+    direct.start(definition, &["mock/echo", "mock/rater"], None).await;
+    sqlx::query("update lane set is_guarded = true").execute(&direct.db).await.unwrap();
+    sqlx::query("update run set max_failure_rate = 0.5, min_finished = 20")
+        .execute(&direct.db)
+        .await
+        .unwrap();
+    let node = direct.node().await;
+    let claims = direct.claim(node, PROBE, 2).await;
+    let mut other = direct.db.begin().await.unwrap();
+    let first: i64 = sqlx::query_scalar("select id from lane order by id limit 1 for update")
+        .fetch_one(&mut *other)
+        .await
+        .unwrap();
+    let job: i64 = sqlx::query_scalar("select id from job where state = 'active' and lane_id <> $1")
+        .bind(first)
+        .fetch_one(&direct.db)
+        .await
+        .unwrap();
+    let of_second_lane = *claims.iter().find(|c| c.job_id == job).unwrap();
+    let is_done = AtomicBool::new(false);
+    let ending = async {
+        direct.end(node, end(of_second_lane, PROBE, AttemptOutcome::Failed)).await;
+        is_done.store(true, Ordering::Relaxed);
+    };
+    let looking = async {
+        while !is_done.load(Ordering::Relaxed)
+            && !sqlx::query_scalar::<_, bool>(WAITS).fetch_one(&direct.db).await.unwrap()
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!is_done.load(Ordering::Relaxed), "the other lane is somebody else's");
+        other.commit().await.unwrap();
+    };
+    tokio::join!(ending, looking);
     assert_eq!(direct.violations(false, &[]).await, []);
 }
 
