@@ -25,7 +25,6 @@ pub struct Driver {
     store: Store,
     id: Uuid,
     batch: u32,
-    answers: bool,
 }
 
 /// What a driver did, and where its time went.
@@ -61,12 +60,7 @@ impl Driver {
             providers: vec!["mock".into()],
         };
         store.register_node(&node, Duration::from_secs(3_600)).await?;
-        Ok(Self { store, id: node.id, batch, answers: true })
-    }
-
-    /// Completes without transcripts: nothing but the queue's own work.
-    pub fn without_answers(self) -> Self {
-        Self { answers: false, ..self }
+        Ok(Self { store, id: node.id, batch })
     }
 
     /// The node's id.
@@ -117,10 +111,7 @@ impl Driver {
     async fn write(&self, mut batches: mpsc::Receiver<Vec<Claim>>) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         while let Some(claims) = batches.recv().await {
-            let mut ends = claims.into_iter().map(completed).collect::<Result<Vec<_>, _>>()?;
-            if !self.answers {
-                ends.iter_mut().for_each(|end| end.result = None);
-            }
+            let ends = claims.into_iter().map(completed).collect::<Result<Vec<_>, _>>()?;
             let begun = Instant::now();
             let ended = self.store.end_attempts(self.id, &ends, i32::MAX).await?;
             tally.ending += begun.elapsed();
