@@ -131,7 +131,10 @@ async fn archive(store: Store, enough: CancellationToken, rest: u32) -> anyhow::
         }
         let took = begun.elapsed();
         steps.push((moved, took));
-        tokio::time::sleep(took * rest).await;
+        tokio::select! {
+            () = tokio::time::sleep(took * rest) => {}
+            () = enough.cancelled() => {}
+        }
     }
     Ok(steps)
 }
