@@ -84,7 +84,7 @@ async fn pick_up(stage: &Stage, scale: &Scale) -> anyhow::Result<()> {
     let (app, client) = serve(&database, false, &[]).await?;
     let path = clock.dir.to_string_lossy().into_owned();
     // The node is a process of its own, which passes PYTHONPATH on to its workers.
-    let node = Node::start(stage, &database, &[("PYTHONPATH", &path), ("RUNLANE_WORKER_ENV", "PYTHONPATH")])?;
+    let node = Node::start(stage, &database, &[("PYTHONPATH", &path)])?;
     registered(&database, 1).await?;
     let definition = client.definition("one", &[1]).await?;
     let mut to_line = Vec::new();
