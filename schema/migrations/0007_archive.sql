@@ -145,8 +145,9 @@ comment on column v_archive_statistics.until_at is '… until then; purged when 
 comment on column v_archive_statistics.jobs_estimated is 'By the last ANALYZE; null before the first.';
 comment on column v_archive_statistics.bytes is 'On disk, with indexes.';
 
--- Makes the partitions for this month and the next. A new table is attached: to create it as a partition would lock
--- the archive against its readers.
+-- Makes the partitions for this month and the next, unless another node is at it. A new table is attached: to create it
+-- as a partition would lock the archive against its readers. A reader that was planned before does not look into it, so
+-- nothing is moved into it before this has committed.
 create function make_archive_partitions(p_at timestamptz) returns int language plpgsql as $$
 declare
     v_state  job_state;
@@ -156,6 +157,9 @@ declare
     v_name   text;
     v_made   int := 0;
 begin
+    if not pg_try_advisory_xact_lock(archive_lock()) then
+        return 0;
+    end if;
     foreach v_state in array array['completed', 'failed', 'cancelled']::job_state[] loop
         v_parent := 'archived_job_' || v_state;
         for v_ahead in 0..1 loop
@@ -172,6 +176,7 @@ begin
     return v_made;
 end
 $$;
+select make_archive_partitions(clock_timestamp());
 
 -- Lanes whose finished jobs may be archived: the run ended p_after ago, and nothing of it waits, runs, or is still to be
 -- rewritten or looked into. Analyses stay where they are: they are few, and are computed anew in place.
@@ -186,7 +191,8 @@ create function archivable_lanes(p_after interval) returns table (id bigint, run
 $$;
 
 -- Moves up to p_batch finished jobs into the archive and says how many; null when another node is at it. It waits for
--- nobody, and nobody who claims waits for it: it locks only lanes in which nothing is left to claim.
+-- nobody, and nobody who claims waits for it: it locks only lanes in which nothing is left to claim. The partitions of
+-- this month are there.
 create function archive_jobs(p_after interval, p_batch int) returns int language plpgsql
 set jit = off
 as $$
@@ -200,7 +206,6 @@ begin
     if not pg_try_advisory_xact_lock(archive_lock()) then
         return null;
     end if;
-    perform make_archive_partitions(v_now);
     for v_lane in select a.id from archivable_lanes(p_after) a order by a.id limit p_batch loop
         exit when v_moved >= p_batch;
         perform from lane l where l.id = v_lane for update skip locked;

@@ -53,6 +53,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn archive_jobs(&self, after: Duration, batch: i32) -> Result<Option<i32>> {
+        sqlx::query!("select make_archive_partitions(clock_timestamp())").fetch_one(&self.pool).await?;
         let after_ms = millis(after) as f64;
         in_transaction(self, move |c| {
             Box::pin(async move {
