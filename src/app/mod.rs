@@ -153,15 +153,28 @@ pub fn database_url(config: &Config) -> Result<SecretString, ConfigError> {
     })
 }
 
-/// The store of a command that looks at the database once.
+/// The store of a command that does one thing and ends, over the database of the configuration.
 ///
 /// # Errors
-/// [`StartError`] when no database is configured.
-pub fn operator_store(config: &Config) -> Result<Store, StartError> {
+/// [`StartError`] when it does not answer in time, or when its schema is not of this version.
+pub async fn command_store(config: &Config, name: &str) -> Result<Store, StartError> {
+    command_store_with(config, name, pool_settings(&config.numbers, 1)).await
+}
+
+/// [`command_store`] with other limits than the configured ones.
+///
+/// # Errors
+/// As [`command_store`].
+pub async fn command_store_with(
+    config: &Config,
+    name: &str,
+    settings: PoolSettings,
+) -> Result<Store, StartError> {
     let url = database_url(config)?;
-    connect(&url, "runlane operator", pool_settings(&config.numbers, 2))
-        .map(Store::new)
-        .map_err(StartError::Database)
+    reach(&url, DATABASE_WAIT).await.map_err(StartError::Database)?;
+    let store = Store::new(connect(&url, name, settings).map_err(StartError::Database)?);
+    require_schema(&store).await?;
+    Ok(store)
 }
 
 /// Waits for the database, for `patience` at most, and brings its schema to this version.
@@ -183,12 +196,7 @@ pub async fn prepare_database(config: &Config, patience: Duration) -> Result<(),
 /// # Errors
 /// [`StartError`] when it does not answer in time, or when its schema is not of this version.
 pub async fn service(config: &Arc<Config>) -> Result<Service, StartError> {
-    let url = database_url(config)?;
-    reach(&url, DATABASE_WAIT).await.map_err(StartError::Database)?;
-    let pool =
-        connect(&url, "runlane command", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
-    let store = Store::new(pool);
-    require_schema(&store).await?;
+    let store = command_store(config, "runlane command").await?;
     Ok(Service::new(store, Arc::clone(config), ChaCha20Rng::from_rng(&mut ThreadRng::default())))
 }
 

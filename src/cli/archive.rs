@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::acting::Acting;
-use crate::app::{DATABASE_WAIT, database_url};
+use crate::app::command_store;
 use crate::config::{ArchivePolicy, Config};
-use crate::store::{PoolSettings, Store, connect, reach};
+use crate::store::Store;
 
 /// What to do.
 #[derive(Debug, Args)]
@@ -78,16 +78,7 @@ pub async fn purge(config: Config, arguments: Arguments) -> anyhow::Result<()> {
 /// The store, whose changes are recorded in the name of who acts.
 async fn open(config: &Config, acting: &Acting) -> anyhow::Result<Store> {
     let requester = acting.requester()?;
-    let url = database_url(config)?;
-    reach(&url, DATABASE_WAIT).await.context("cannot reach the database")?;
-    let numbers = &config.numbers;
-    let settings = PoolSettings {
-        size: 1,
-        acquire_timeout: Duration::from_millis(numbers.pool_acquire_timeout_ms),
-        statement_timeout: Duration::from_millis(numbers.statement_timeout_ms),
-        lock_timeout: Duration::from_millis(numbers.lock_timeout_ms),
-    };
-    Ok(Store::new(connect(&url, "runlane archive", settings)?).acting_for(&requester))
+    Ok(command_store(config, "runlane archive").await?.acting_for(&requester))
 }
 
 /// The step's result, as soon as no node is at it.

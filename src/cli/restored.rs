@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::acting::Acting;
 use super::output::{lines, table};
-use crate::app::{DATABASE_WAIT, database_url, operator_store, prepare_database};
+use crate::app::{DATABASE_WAIT, command_store, database_url, prepare_database};
 use crate::config::Config;
 use crate::store::RestoredRun;
 
@@ -31,7 +31,7 @@ pub struct Arguments {
 pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     database_url(&config)?;
     prepare_database(&config, DATABASE_WAIT).await?;
-    let store = operator_store(&config)?;
+    let store = command_store(&config, "runlane restored").await?;
     // A restored dump may be looked at before a node has started on it.
     store.settle_home().await.context("cannot see where the database lives")?;
     if arguments.mark {

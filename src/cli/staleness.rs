@@ -1,16 +1,13 @@
 //! `runlane staleness`: what takes too long, for operators.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output::{lines, say, table};
-use crate::app::database_url;
+use crate::app::command_store;
 use crate::config::Config;
 use crate::domain::page::PageRequest;
 use crate::domain::staleness::{Span, Stage, StaleJob, StaleRun, StalenessFilter};
-use crate::store::{PoolSettings, Store, connect};
 
 /// What to do.
 #[derive(Debug, Args)]
@@ -39,19 +36,12 @@ enum Command {
 /// Runs the command.
 ///
 /// # Errors
-/// When the database cannot be asked.
+/// When the database cannot be asked, or its schema is of another version.
 pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     let Command::Check { dry_run: _, json, limit } = arguments.command;
-    let n = &config.numbers;
-    let settings = PoolSettings {
-        size: 1,
-        acquire_timeout: Duration::from_millis(n.pool_acquire_timeout_ms),
-        statement_timeout: Duration::from_millis(n.statement_timeout_ms),
-        lock_timeout: Duration::from_millis(n.lock_timeout_ms),
-    };
-    let store = Store::new(connect(&database_url(&config)?, "runlane staleness", settings)?);
+    let store = command_store(&config, "runlane staleness").await?;
     let page = PageRequest { limit, after: None, count: false };
-    let found = store.stale_jobs(&StalenessFilter::default(), &page, n.count_max).await?;
+    let found = store.stale_jobs(&StalenessFilter::default(), &page, config.numbers.count_max).await?;
     let mut runs = store.stale_runs(limit + 1).await?;
     let shown = usize::try_from(limit).expect("the range of --limit is positive");
     let more_runs = runs.len() > shown;

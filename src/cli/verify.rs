@@ -10,10 +10,10 @@ use clap::Args;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::app::{DATABASE_WAIT, database_url};
+use crate::app::{DATABASE_WAIT, command_store_with};
 use crate::config::Config;
 use crate::domain::verify::{Expectations, Verified, Violation};
-use crate::store::{PoolSettings, Store, connect, reach, rules};
+use crate::store::{PoolSettings, rules};
 
 /// The exit code when it cannot be told.
 pub(super) const CANNOT_RUN: u8 = 2;
@@ -56,8 +56,6 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<ExitCod
         quiescent: arguments.quiescent,
         rescued_within: lease + RESCUED_WITHIN,
     };
-    let url = database_url(&config)?;
-    reach(&url, DATABASE_WAIT).await.context("cannot reach the database")?;
     // One snapshot for as long as it takes: a large database takes longer than any request may.
     let settings = PoolSettings {
         size: 1,
@@ -65,7 +63,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<ExitCod
         statement_timeout: Duration::ZERO,
         lock_timeout: Duration::from_millis(config.numbers.lock_timeout_ms),
     };
-    let store = Store::new(connect(&url, "runlane verify", settings)?);
+    let store = command_store_with(&config, "runlane verify", settings).await?;
     let verified = store
         .verify(&expected, |violation| {
             out.print(&violation, || {
@@ -74,9 +72,7 @@ pub async fn run(config: Config, arguments: Arguments) -> anyhow::Result<ExitCod
             });
         })
         .await
-        .context(
-            "cannot verify the database (is its schema of this version? `runlane migrate` brings it there)",
-        )?;
+        .context("cannot verify the database")?;
     out.print(&verified, || {
         let Verified { checks, runs, jobs, attempts, violations } = verified;
         format!("{violations} violations; {checks} rules over {runs} runs, {jobs} jobs, {attempts} attempts")

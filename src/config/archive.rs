@@ -15,6 +15,8 @@ pub struct ArchivePolicy {
     pub interval: Duration,
     /// Rows that one step moves or deletes at most.
     pub batch: i32,
+    /// After a step, this many times its own length passes before the next.
+    pub rest: u32,
     /// How long after a run's end its jobs stay hot.
     pub after: Duration,
     /// Days that archived jobs are kept, for each outcome in the order of [`ArchivePolicy::OUTCOMES`]; 0: for ever.
@@ -24,10 +26,6 @@ pub struct ArchivePolicy {
 }
 
 impl ArchivePolicy {
-    /// After a step, this many times its own length passes before the next, so that fewer than one claim in a hundred
-    /// meets one. What is left is still some 15 million jobs a day.
-    pub const REST: u32 = 150;
-
     /// How archived jobs ended.
     pub const OUTCOMES: [JobState; 3] = [JobState::Completed, JobState::Failed, JobState::Cancelled];
 
@@ -40,6 +38,7 @@ impl ArchivePolicy {
             enabled: source.parsed("RUNLANE_ARCHIVE_ENABLED", true, "true or false"),
             interval,
             batch: source.number("RUNLANE_ARCHIVE_BATCH", BATCH, 1, BATCH_MAX) as i32,
+            rest: source.number("RUNLANE_ARCHIVE_REST", REST, 0, REST_MAX) as u32,
             after,
             keep_days,
             delete_after,
@@ -49,6 +48,9 @@ impl ArchivePolicy {
 
 const BATCH: i128 = 500;
 const BATCH_MAX: i128 = 100_000;
+/// So that fewer than one claim in a hundred meets a step. What is left is still some 8 million jobs a day.
+const REST: i128 = 150;
+const REST_MAX: i128 = 10_000;
 const KEEP_DAYS_MAX: i128 = 36_500;
 
 /// Variable, default, minimum, maximum, meaning.
@@ -98,6 +100,13 @@ pub(super) fn settings() -> Vec<Setting> {
         default: BATCH.to_string(),
         range: format!("1 to {BATCH_MAX}"),
         doc: "Rows that one step of the archive moves or deletes at most.",
+    });
+    all.push(Setting {
+        variable: "RUNLANE_ARCHIVE_REST",
+        default: REST.to_string(),
+        range: format!("0 to {REST_MAX}"),
+        doc: "Times the length of a step of the archive that pass before its next one: more of it leaves claims alone, less \
+              archives faster.",
     });
     all.extend(KEEP_DAYS.iter().map(|&(variable, default, doc)| Setting {
         variable,

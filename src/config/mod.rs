@@ -15,7 +15,9 @@ mod staleness;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::env::VarError;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -139,7 +141,28 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every mistake.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_lookup(&|name| std::env::var(name).ok())
+        let unreadable = RefCell::new(BTreeSet::new());
+        let read = Self::from_lookup(&|name| match std::env::var(name) {
+            Ok(value) => Some(value),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => {
+                unreadable.borrow_mut().insert(name.to_owned());
+                None
+            }
+        });
+        let mut problems: Vec<Problem> = unreadable
+            .into_inner()
+            .into_iter()
+            .map(|variable| Problem { variable, message: "is no UTF-8: give it as text".into() })
+            .collect();
+        match read {
+            Ok(config) if problems.is_empty() => Ok(config),
+            Ok(_) => Err(ConfigError(problems)),
+            Err(ConfigError(more)) => {
+                problems.extend(more);
+                Err(ConfigError(problems))
+            }
+        }
     }
 
     /// Reads the configuration from `lookup`; an empty value counts as unset.

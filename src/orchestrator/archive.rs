@@ -45,12 +45,13 @@ async fn steps<F: Future<Output = Result<Option<i32>>>>(
         }
         let took = began.elapsed();
         longest = longest.max(took);
-        if Instant::now() >= until {
-            break;
-        }
+        let rested = Instant::now() + took * session.parts.config.archive.rest;
         tokio::select! {
-            () = tokio::time::sleep(took * ArchivePolicy::REST) => {}
+            () = tokio::time::sleep_until(rested.min(until)) => {}
             () = session.stop_claiming.cancelled() => {}
+        }
+        if rested >= until {
+            break;
         }
     }
     if total > 0 {

@@ -1,5 +1,7 @@
 //! What `serve` does not start with: it ends at once, with a message that names the variable.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use runlane::config::settings;
@@ -48,8 +50,16 @@ async fn commands_refuse_a_schema_of_another_version_and_say_the_way_out() {
     let home = Home::new();
     let refusal = async |url: &str| {
         let mut said = Vec::new();
-        for command in [["lane", "list"], ["node", "list"], ["deadletter", "list"]] {
-            said.push(finish(home.configured(&command, url)).await.refusal().to_owned());
+        for command in [
+            &["lane", "list"][..],
+            &["node", "list"],
+            &["deadletter", "list"],
+            &["archive", "--dry-run"],
+            &["purge"],
+            &["staleness", "check"],
+            &["verify"],
+        ] {
+            said.push(finish(home.configured(command, url)).await.refusal().to_owned());
         }
         assert!(said.iter().all(|s| *s == said[0]), "{said:?}");
         said.remove(0)
@@ -140,4 +150,16 @@ async fn an_address_in_use_is_named_and_no_node_is_left() {
     let db = PgPool::connect(&url).await.unwrap();
     let nodes: i64 = sqlx::query_scalar("SELECT count(*) FROM node").fetch_one(&db).await.unwrap();
     assert_eq!(nodes, 0);
+}
+
+#[tokio::test]
+async fn a_setting_that_is_no_text_is_named() {
+    let home = Home::new();
+    let mut command = home.configured(&["serve"], "postgres://postgres@127.0.0.1:1/none");
+    command.env("RUNLANE_LISTEN", OsStr::from_bytes(b"127.0.0.1:80\xff"));
+    command.env("RUNLANE_ARCHIVE_REST", "-1");
+    let output = finish(command).await;
+    let refusal = output.refusal();
+    assert!(refusal.contains("RUNLANE_LISTEN: is no UTF-8"), "{refusal}");
+    assert!(refusal.contains("RUNLANE_ARCHIVE_REST"), "every mistake at once: {refusal}");
 }
