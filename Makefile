@@ -20,7 +20,7 @@ demo: build python ## Run an example from start to results.
 dev: build python ## Serve on this machine, with a private PostgreSQL and a token.
 	target/debug/runlane dev
 
-test: lint test-rust test-python test-versions check-generated ## Everything.
+test: lint test-rust test-python test-versions check-generated bench-short ## Everything.
 
 build: tools-cargo console
 	$(CARGO) build --locked

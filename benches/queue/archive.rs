@@ -51,7 +51,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     for _ in 0..turns {
         quiet.extend(time_claims(&store, node.id, claims).await?);
         let enough = CancellationToken::new();
-        let archive = tokio::spawn(archive(open(&database)?, enough.clone(), ArchivePolicy::REST));
+        let archive = tokio::spawn(archive(open(&database)?, enough.clone(), None));
         beside.extend(time_claims(&store, node.id, claims).await?);
         enough.cancel();
         steps.extend(archive.await??);
@@ -62,7 +62,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     figure("p99, times", &format!("{:.2}", after.as_secs_f64() / before.as_secs_f64()));
     report.goal_below("p99 of a claim beside the archive", after, before.mul_f64(SLOWER_AT_MOST));
 
-    steps.extend(archive(store.clone(), CancellationToken::new(), 0).await?);
+    steps.extend(archive(store.clone(), CancellationToken::new(), Some(0)).await?);
     let moved: i64 = steps.iter().map(|(n, _)| i64::from(*n)).sum();
     ensure!(moved == i64::from(scale.stored), "{moved} jobs were archived instead of {}", scale.stored);
     let times: Vec<Duration> = steps.iter().map(|(_, time)| *time).collect();
@@ -119,8 +119,13 @@ async fn time_claims(store: &Store, node: Uuid, claims: usize) -> anyhow::Result
     Ok(times)
 }
 
-/// Archives as maintenance does: a step, and a rest of `rest` times its length; until nothing is left or it is enough.
-async fn archive(store: Store, enough: CancellationToken, rest: u32) -> anyhow::Result<Vec<(i32, Duration)>> {
+/// Archives as maintenance does: a step, and a rest of `rest` times its length, or as the default policy says; until
+/// nothing is left or it is enough.
+async fn archive(
+    store: Store,
+    enough: CancellationToken,
+    rest: Option<u32>,
+) -> anyhow::Result<Vec<(i32, Duration)>> {
     let policy: ArchivePolicy = Config::from_lookup(&|_| None)?.archive;
     let mut steps = Vec::new();
     while !enough.is_cancelled() {
@@ -132,7 +137,7 @@ async fn archive(store: Store, enough: CancellationToken, rest: u32) -> anyhow::
         let took = begun.elapsed();
         steps.push((moved, took));
         tokio::select! {
-            () = tokio::time::sleep(took * rest) => {}
+            () = tokio::time::sleep(took * rest.unwrap_or(policy.rest)) => {}
             () = enough.cancelled() => {}
         }
     }

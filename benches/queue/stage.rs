@@ -255,7 +255,7 @@ impl Client {
     }
 }
 
-/// A `runlane work` process.
+/// A `runlane work` process. It ends with this value, also when the bench fails.
 pub struct Node {
     child: Child,
 }
@@ -283,6 +283,18 @@ impl Node {
         let status = self.child.wait()?;
         ensure!(status.success(), "the node ended with {status}");
         Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let ended = self.child.try_wait().and_then(|status| match status {
+            Some(_) => Ok(()),
+            None => self.child.kill().and_then(|()| self.child.wait()).map(drop),
+        });
+        if let Err(error) = ended {
+            eprintln!("the node cannot be ended: {error}");
+        }
     }
 }
 
