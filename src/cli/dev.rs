@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::local::Local;
+use super::run::Signals;
 use crate::app::authority;
 use crate::config::Config;
 use crate::domain::Role;
@@ -17,7 +18,9 @@ const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// # Errors
 /// What is missing, for people.
 pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()> {
-    let local = Local::start(config, Arc::clone(&clock)).await?;
+    let mut signals = Signals::listen()?;
+    let start = Local::start(config, Arc::clone(&clock));
+    let Some(local) = signals.unless_stopped(start).await? else { return Ok(()) };
     let token = authority(&local.config, clock)?.issue("dev", Role::Admin, TOKEN_TTL)?;
     if let Some(address) = local.app.address {
         println!(
@@ -38,5 +41,5 @@ Ctrl-C stops it; running jobs may finish, and a second Ctrl-C gives them back.
 "
         );
     }
-    local.stopped().await
+    local.obeys(signals).await
 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use rand::RngExt;
 use secrecy::SecretString;
 
+use super::run::Signals;
 use crate::app::{App, Roles};
 use crate::config::{Config, JWT_SECRET_MIN_BYTES};
 use crate::domain::clock::Clock;
@@ -54,27 +55,32 @@ impl Local {
         }
     }
 
-    /// Waits until the node was asked to stop, and then stops PostgreSQL.
+    /// Waits until a signal has stopped the node, and then stops PostgreSQL.
     ///
     /// # Errors
     /// When PostgreSQL does not stop as it should.
-    pub async fn stopped(self) -> anyhow::Result<()> {
-        super::run::until_signal(self.app).await?;
-        if let Some(cluster) = self.cluster {
-            cluster.stop().await?;
-        }
-        Ok(())
+    pub async fn obeys(self, signals: Signals) -> anyhow::Result<()> {
+        signals.obeyed_by(self.app).await;
+        stopped(self.cluster).await
     }
 
     /// Stops the node and PostgreSQL now.
     ///
     /// # Errors
-    /// As [`Local::stopped`].
+    /// As [`Local::obeys`].
     pub async fn stop(self) -> anyhow::Result<()> {
         self.app.begin_shutdown();
         self.app.hurry();
-        self.stopped().await
+        self.app.stopped().await;
+        stopped(self.cluster).await
     }
+}
+
+async fn stopped(cluster: Option<Cluster>) -> anyhow::Result<()> {
+    if let Some(cluster) = cluster {
+        cluster.stop().await?;
+    }
+    Ok(())
 }
 
 fn check_python(python: &Path) -> anyhow::Result<()> {

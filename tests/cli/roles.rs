@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use runlane::domain::Role;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::net::TcpListener;
 
 use super::process::{Home, Running, SECRET};
 use crate::support::app::{PATIENCE, fresh_database};
@@ -139,5 +140,20 @@ async fn the_variable_says_the_same_as_the_flag_and_the_flag_wins() {
         assert_eq!(found, nodes, "{variable} {flags:?}");
         server.signal(Signal::SIGINT);
         server.end().await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_signal_while_it_starts_ends_it_in_order() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://postgres@{}/none", silent.local_addr().unwrap());
+    for (command, signal) in [("serve", Signal::SIGTERM), ("work", Signal::SIGINT)] {
+        let home = Home::new();
+        let server = Running::start(&mut home.configured(&[command], &url));
+        // It has called the database, which never answers.
+        let _call = silent.accept().await.unwrap();
+        server.signal(signal);
+        let said = server.end().await.ok().stderr;
+        assert!(said.contains("stopping before the start was done"), "{command}: {said}");
     }
 }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::local::Local;
+use super::run::Signals;
 use crate::app::authority;
 use crate::config::Config;
 use crate::domain::Role;
@@ -47,11 +48,13 @@ pub async fn run(mut config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<()
         None => println!("Starting a private PostgreSQL and a node in {} …", config.data_dir.display()),
     }
     let mocks = models.iter().all(|model| model.starts_with("mock/"));
-    let local = Local::start(config, Arc::clone(&clock)).await?;
+    let mut signals = Signals::listen()?;
+    let start = Local::start(config, Arc::clone(&clock));
+    let Some(local) = signals.unless_stopped(start).await? else { bail!("interrupted before it was ready") };
     println!("Ready after {}.\n", seconds(began));
     let result = tokio::select! {
         result = study(&local, clock, &models) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; what was finished is kept")),
+        () = signals.come() => Err(anyhow!("interrupted; what was finished is kept")),
     };
     local.stop().await?;
     result?;
