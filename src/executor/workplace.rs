@@ -191,7 +191,10 @@ fn end_leftovers(path: &Path) -> io::Result<()> {
             && let Ok(text) = std::fs::read_to_string(&record)
             && let Some(pid) = recorded(&text)
         {
-            tracing::warn!(pid, "a worker of a node that is gone still ran: killed");
+            // One that has ended and that nobody has reaped may have left others of its group.
+            if kin::is_running(pid.cast_unsigned()) {
+                tracing::warn!(pid, "a worker of a node that is gone still ran: killed");
+            }
             if let Err(error) = killpg(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::warn!(pid, %error, "a leftover worker could not be killed");
             }

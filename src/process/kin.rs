@@ -89,6 +89,12 @@ pub fn started(pid: u32) -> Option<u64> {
     Process::read(pid.cast_signed()).map(|process| process.started)
 }
 
+/// Whether there is a process of this number that has not ended, reaped or not.
+#[must_use]
+pub fn is_running(pid: u32) -> bool {
+    Process::read(pid.cast_signed()).is_some_and(|process| !process.is_dead)
+}
+
 /// Which start of the system this is: pids and ticks begin anew with the next.
 #[must_use]
 pub fn boot() -> Option<String> {
@@ -200,6 +206,21 @@ mod tests {
             started(std::process::id()),
             Process::read(std::process::id().cast_signed()).map(|p| p.started)
         );
+    }
+
+    #[test]
+    fn what_has_ended_does_not_run_even_if_nobody_has_reaped_it() {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid};
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        assert!(is_running(pid));
+        drop(child.stdin.take());
+        waitid(Id::Pid(Pid::from_raw(pid.cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+            .unwrap();
+        assert!(started(pid).is_some() && !is_running(pid));
+        child.wait().unwrap();
+        assert_eq!(started(pid), None);
     }
 
     #[test]
