@@ -27,6 +27,8 @@ mod proxy;
 mod sigterm;
 mod snapshot;
 mod soak;
+#[path = "../support/sockets.rs"]
+mod sockets;
 mod stage;
 mod storm;
 mod verdict;

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::process::{Home, PASSWORD, finish};
 use crate::support::app::fresh_database;
 use crate::support::postgres::empty_database;
+use crate::support::sockets;
 
 /// What a process may take to give a database up.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
@@ -109,7 +110,7 @@ async fn a_database_that_refuses_or_never_answers_is_given_up_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refusing = nobody.local_addr().unwrap();
-    drop(nobody);
+    sockets::close(nobody);
     for (address, reason) in [(refusing, "refused"), (silent.local_addr().unwrap(), "timed out")] {
         for command in ["serve", "work", "migrate"] {
             let home = Home::new();

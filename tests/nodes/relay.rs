@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::support::sockets;
+
 /// Passes connections on to the database of a URL.
 pub struct Relay {
     address: SocketAddr,
@@ -92,7 +94,7 @@ impl Relay {
             loop {
                 let client = tokio::select! {
                     client = listener.accept() => client.unwrap().0,
-                    () = closed.cancelled() => return,
+                    () = closed.cancelled() => return sockets::close(listener),
                 };
                 let end = cut.borrow().clone();
                 tasks.spawn(pass(client, options.clone(), end, is_deaf.clone()));

@@ -7,4 +7,5 @@ pub mod pages;
 pub mod postgres;
 pub mod proxy;
 pub mod shell;
+pub mod sockets;
 pub mod stub;

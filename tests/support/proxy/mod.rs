@@ -29,7 +29,9 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
+use super::sockets;
 use wire::Request;
 
 /// What the program's statements are known by; a [`Strike`] that names nothing the program says never strikes, so wait
@@ -243,7 +245,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
     client: reqwest::Url,
-    accepting: Mutex<Option<AbortHandle>>,
+    accepting: Mutex<Option<(CancellationToken, AbortHandle)>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -312,8 +314,8 @@ impl Proxy {
     /// Refuses further connections, as a machine does on which no server runs.
     pub async fn refuse(&self) {
         let accepting = lock(&self.accepting).take();
-        if let Some(task) = accepting {
-            task.abort();
+        if let Some((refuses, task)) = accepting {
+            refuses.cancel();
             // The port is free when the task is gone.
             while !task.is_finished() {
                 tokio::task::yield_now().await;
@@ -334,10 +336,15 @@ impl Proxy {
 
     fn accept(&self, listener: TcpListener) {
         let shared = Arc::clone(&self.shared);
+        let refuses = CancellationToken::new();
+        let refused = refuses.clone();
         let accepting = lock(&self.tasks).spawn(async move {
             let mut next = 0_u64;
             loop {
-                let (client, _) = listener.accept().await.expect("a listening socket accepts");
+                let (client, _) = tokio::select! {
+                    accepted = listener.accept() => accepted.expect("a listening socket accepts"),
+                    () = refused.cancelled() => return sockets::close(listener),
+                };
                 next += 1;
                 // Links of earlier listeners are told apart by the port of their client.
                 let id = next << 16 | client.peer_addr().map_or(0, |a| u64::from(a.port()));
@@ -353,7 +360,7 @@ impl Proxy {
                 });
             }
         });
-        *lock(&self.accepting) = Some(accepting);
+        *lock(&self.accepting) = Some((refuses, accepting));
     }
 }
 
