@@ -12,7 +12,7 @@ use crate::support::direct::Direct;
 /// A cluster that serves only; dead nodes are noticed soon.
 pub async fn cluster() -> Cluster {
     Cluster::api_only(&quick(&[
-        ("RUNLANE_LEASE_MS", "1500"),
+        ("RUNLANE_LEASE_MS", "3000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "400"),
         ("RUNLANE_POLL_INTERVAL_MS", "200"),
         ("RUNLANE_MAINTENANCE_INTERVAL_MS", "200"),

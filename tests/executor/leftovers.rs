@@ -80,7 +80,13 @@ async fn a_daemon_that_a_worker_started_ends_with_the_worker() {
             ended(file).await;
             pid
         });
-        assert!(!is_running(pid), "{then}");
+        // A process lets go of its files a moment before it is dead.
+        bounded(async {
+            while is_running(pid) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
     finish(&executor, []).await;
 }

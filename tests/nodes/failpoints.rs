@@ -9,7 +9,7 @@ use crate::support::app::Cluster;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_a_task_of_the_session_gives_up_the_lease_and_the_node_comes_back() {
     let cluster =
-        Cluster::api_only(&quick(&[("RUNLANE_LEASE_MS", "1000"), ("RUNLANE_LEASE_RENEWAL_MS", "333")])).await;
+        Cluster::api_only(&quick(&[("RUNLANE_LEASE_MS", "3000"), ("RUNLANE_LEASE_RENEWAL_MS", "333")])).await;
     let definition = cluster.definition(3).await;
     let run = cluster.run(&definition, &["mock/echo?delayMs=1500"], json!({})).await;
     let node = Node::start(&cluster, "work", &[("FAILPOINTS", "sweep=2*off->1*panic(on purpose)->off")]);

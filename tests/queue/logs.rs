@@ -70,7 +70,7 @@ async fn every_claim_and_every_end_has_one_line_with_every_id_and_no_content() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_loss_has_a_line_for_each_job_with_every_id() {
-    let lease = [("RUNLANE_LEASE_MS", "900"), ("RUNLANE_LEASE_RENEWAL_MS", "200")];
+    let lease = [("RUNLANE_LEASE_MS", "3000"), ("RUNLANE_LEASE_RENEWAL_MS", "500")];
     let cluster = Cluster::api_only(&quick(&lease)).await;
     let definition = cluster.definition(2).await;
     let dying = Node::start(&cluster, "work", &[]);

@@ -80,8 +80,21 @@ async fn a_migrated_database_has_these_enums_tables_and_views_and_no_others() {
     let tables = "select c.relname || case c.relkind when 'p' then ' (partitioned)' else '' end
                     from pg_class c
                    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'f')
+                     and c.relname::text not in (select partition from archive_partitions())
                    order by c.relname";
     assert_eq!(listed(&db, tables).await, TABLES);
+    let months =
+        "select outcome || ' ' || (from_at - date_trunc('month', now() at time zone 'UTC') at time zone 'UTC'
+                                            < interval '1 day') from archive_partitions() order by 1";
+    let both = [
+        "cancelled false",
+        "cancelled true",
+        "completed false",
+        "completed true",
+        "failed false",
+        "failed true",
+    ];
+    assert_eq!(listed(&db, months).await, both, "this month and the next");
     let views = "select c.relname::text from pg_class c
                   where c.relnamespace = 'public'::regnamespace and c.relkind in ('v', 'm') order by c.relname";
     assert_eq!(listed(&db, views).await, VIEWS);

@@ -59,7 +59,7 @@ async fn backup_and_restore() {
         ("RUNLANE_WORKER_CONCURRENCY", "2"),
         ("RUNLANE_POLL_INTERVAL_MS", "200"),
         // The jobs of nodes that are gone are given back when their leases have run out.
-        ("RUNLANE_LEASE_MS", "900"),
+        ("RUNLANE_LEASE_MS", "3000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
     ];
     let first = Cluster::on(server.url(), &numbers, BOTH).await;

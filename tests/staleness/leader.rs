@@ -149,7 +149,7 @@ async fn a_frozen_leader_is_followed_once_its_lease_is_over() {
     let cluster = Cluster::api_only(&[]).await;
     let settings = quick(&[
         ("RUNLANE_MAINTENANCE_INTERVAL", "200ms"),
-        ("RUNLANE_LEASE_MS", "900"),
+        ("RUNLANE_LEASE_MS", "3000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
     ]);
     let frozen = Node::start(&cluster, "work", &settings);

@@ -16,7 +16,7 @@ async fn each_job_is_reported_exactly_once_by_two_nodes_whose_leaders_are_killed
         ("RUNLANE_STALENESS_INTERVAL_MS", "50"),
         ("RUNLANE_STALENESS_BATCH", "7"),
         ("RUNLANE_STALE_WAITING_MS_PROBE_SCENARIO", "1000"),
-        ("RUNLANE_LEASE_MS", "900"),
+        ("RUNLANE_LEASE_MS", "3000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
     ]);
     let mut nodes = vec![Node::start(&cluster, "work", &settings), Node::start(&cluster, "work", &settings)];
@@ -68,7 +68,7 @@ async fn a_job_that_hangs_is_taken_back_its_worker_let_go_and_run_again() {
         ("RUNLANE_STALENESS_INTERVAL_MS", "50"),
         ("RUNLANE_STALE_IN_PROCESS_MS_PROBE_SCENARIO", "300"),
         ("RUNLANE_STALENESS_REQUEUES_MAX", "2"),
-        ("RUNLANE_LEASE_MS", "900"),
+        ("RUNLANE_LEASE_MS", "3000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "300"),
     ]))
     .await;

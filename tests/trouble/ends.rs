@@ -123,7 +123,7 @@ async fn a_lost_answer_to_a_renewal_costs_no_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rescue_whose_answer_is_lost_happens_once() {
-    let settings = [("RUNLANE_LEASE_MS", "1500"), ("RUNLANE_LEASE_RENEWAL_MS", "300")];
+    let settings = [("RUNLANE_LEASE_MS", "3000"), ("RUNLANE_LEASE_RENEWAL_MS", "300")];
     let (cluster, proxy) = Cluster::behind_proxy(&settings).await;
     let definition = cluster.definition(4).await;
     cluster.admin("mutation { pauseQueue { isPaused } }", json!({})).await.data();
