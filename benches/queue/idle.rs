@@ -8,7 +8,7 @@ use crate::scale::Scale;
 use crate::stage::{Node, Stage, registered};
 
 /// Watches one idle node process: its transactions and its processor time, workers included.
-pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyhow::Result<()> {
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("an idle node over {} s", scale.idle_seconds));
     let database = stage.database().await?;
     let node = Node::start(stage, &database, &[])?;
@@ -23,6 +23,8 @@ pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyh
     let seconds = time.as_secs_f64();
     figure("transactions a second", &format!("{:.1}", commits as f64 / seconds));
     figure("share of one core, workers included", &format!("{:.2} %", used / seconds * 100.0));
+    report.goal_rate_below("transactions of an idle node", commits as f64 / seconds, 1.0);
+    report.goal_share_below("an idle node, of a core", used / seconds, 0.005);
     node.stop()?;
     stage.drop(database).await
 }

@@ -14,6 +14,7 @@ mod fill;
 mod floor;
 mod idle;
 mod limits;
+mod node;
 mod python;
 mod reads;
 mod report;
@@ -59,6 +60,9 @@ async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::R
     }
     if scale.wants("limits") {
         limits::measure(stage, scale, report).await?;
+    }
+    if scale.wants("node") {
+        node::measure(stage, scale, report).await?;
     }
     if scale.wants("idle") {
         idle::measure(stage, scale, report).await?;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use runlane::domain::clock::{Clock, SystemClock};
 
-use crate::report::{Report, figure, heading, median, percentiles};
+use crate::report::{Report, figure, heading, median, percentiles, quantile};
 use crate::scale::Scale;
 use crate::stage::{Client, Database, LIVE, Node, Stage, registered, serve, stop, until};
 use crate::start::dimensions;
 
 /// Measures throughput with one node in this process and with two processes, then the pick-up of single jobs.
-pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyhow::Result<()> {
+pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("{} probes of mock/echo by warm Python workers", scale.probed));
     let mut rates: [Vec<f64>; 2] = Default::default();
     for _ in 0..scale.rounds {
@@ -24,7 +24,8 @@ pub async fn measure(stage: &Stage, scale: &Scale, _report: &mut Report) -> anyh
         &format!("{:.0} jobs/s", median(&rates[0])),
     );
     figure("2 node processes: 32 slots, 1 Python process each", &format!("{:.0} jobs/s", median(&rates[1])));
-    pick_up(stage, scale).await
+    report.goal_rate_from("probes of mock/echo by 1 node", median(&rates[0]), 10_000.0);
+    pick_up(stage, scale, report).await
 }
 
 async fn one_node(stage: &Stage, scale: &Scale) -> anyhow::Result<f64> {
@@ -78,7 +79,7 @@ async fn probe(database: &Database, client: &Client, n: u64) -> anyhow::Result<f
 }
 
 /// From `startRun` of one job on an idle queue to the first line of the probe in Python, on one machine's clock.
-async fn pick_up(stage: &Stage, scale: &Scale) -> anyhow::Result<()> {
+async fn pick_up(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let clock = Clocked::prepare(stage)?;
     let database = stage.database().await?;
     let (app, client) = serve(&database, false, &[]).await?;
@@ -104,6 +105,8 @@ async fn pick_up(stage: &Stage, scale: &Scale) -> anyhow::Result<()> {
     }
     figure("pick-up: startRun of one job to its answer", &percentiles(&to_answer));
     figure("pick-up: startRun of one job to its first line of Python", &percentiles(&to_line));
+    report.goal_below("pick-up on an idle queue, p50", quantile(&to_line, 0.5), Duration::from_millis(4));
+    report.goal_below("pick-up on an idle queue, p99", quantile(&to_line, 0.99), Duration::from_millis(15));
     node.stop()?;
     stop(app).await;
     stage.drop(database).await

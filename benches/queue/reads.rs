@@ -1,4 +1,4 @@
-//! How long the two questions that people ask all the time take, over HTTP, authenticated.
+//! How long the questions that people ask all the time take, over HTTP, authenticated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,14 @@ const PROGRESS_WIDE: &str = "query($id: ID!) { run(id: $id) { status estimatedTi
 pub const QUEUE: &str = "{ queueStatus { isPaused totalPending totalActive totalCompleted totalFailed
     jobs { type pending active completed failed } } }";
 
-/// Measures both with many jobs in the database, one request at a time and eight.
+/// The first page of the runs.
+const RUNS: &str =
+    "{ runs(first: 20) { totalCount nodes { id status createdAt progress { total completed } } } }";
+/// The first page of a run's failed jobs.
+const JOBS: &str = "query($id: ID!) { run(id: $id) { jobs(first: 50, filter: { status: [FAILED] }) {
+    totalCount nodes { id status modelId error { code message } } } } }";
+
+/// Measures them with many jobs in the database, one request at a time and eight.
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("reads with {} jobs in the database: finished, failed, waiting", scale.stored));
     let database = stage.database().await?;
@@ -45,8 +52,10 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
 
     for (what, query, variables, has_goal) in [
         ("run { progress }", PROGRESS, runs.clone(), true),
-        ("run { progress byModel estimatedTimeRemaining recentTasks }", PROGRESS_WIDE, runs, false),
+        ("run { progress byModel estimatedTimeRemaining recentTasks }", PROGRESS_WIDE, runs.clone(), false),
         ("queueStatus", QUEUE, vec![Value::Null], true),
+        ("the first page of runs", RUNS, vec![Value::Null], true),
+        ("the first page of failed jobs", JOBS, runs, true),
     ] {
         let variables = Arc::new(variables);
         for at_once in [1, 8] {

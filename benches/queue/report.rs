@@ -13,33 +13,46 @@ pub struct Report {
 impl Report {
     /// Holds a time against the goal that it stays below a limit.
     pub fn goal_below(&mut self, what: &str, figure: Duration, limit: Duration) {
-        let verdict = if figure < limit { "met" } else { "short" };
-        let n = self.goals.len() + 1;
-        self.goals.push(format!("goal {n}: {what} {} <{} {verdict}", ms(figure), ms(limit)));
+        self.goal(&format!("{what} {} <{}", ms(figure), ms(limit)), figure < limit);
     }
 
     /// Holds a size against the goal that it stays below a limit.
     pub fn goal_bytes_below(&mut self, what: &str, figure: f64, limit: f64) {
-        let verdict = if figure < limit { "met" } else { "short" };
-        let n = self.goals.len() + 1;
-        self.goals.push(format!("goal {n}: {what} {figure:.0} bytes <{limit:.0} bytes {verdict}"));
+        self.goal(&format!("{what} {figure:.0} bytes <{limit:.0} bytes"), figure < limit);
     }
 
     /// Holds a share of a whole against the goal that it is no less than this.
     pub fn goal_share_from(&mut self, what: &str, figure: f64, least: f64) {
-        self.share(what, figure, "≥", least, figure >= least);
+        let (shown, bound) = (figure * 100.0, least * 100.0);
+        self.goal(&format!("{what} {shown:.1} % ≥{bound:.0} %"), figure >= least);
     }
 
     /// Holds a share of a whole against the goal that it stays below a limit.
     pub fn goal_share_below(&mut self, what: &str, figure: f64, limit: f64) {
-        self.share(what, figure, "<", limit, figure < limit);
+        let (shown, bound) = (figure * 100.0, limit * 100.0);
+        self.goal(&format!("{what} {shown:.1} % <{bound} %"), figure < limit);
     }
 
-    fn share(&mut self, what: &str, figure: f64, sign: &str, bound: f64, is_met: bool) {
+    /// Holds a number of things a second against the goal that it is no less than this.
+    pub fn goal_rate_from(&mut self, what: &str, figure: f64, least: f64) {
+        self.goal(&format!("{what} {figure:.0}/s ≥{least:.0}/s"), figure >= least);
+    }
+
+    /// Holds a number of things a second against the goal that it stays below a limit.
+    pub fn goal_rate_below(&mut self, what: &str, figure: f64, limit: f64) {
+        self.goal(&format!("{what} {figure:.1}/s <{limit:.1}/s"), figure < limit);
+    }
+
+    /// Holds a number of things a second against the goal that it is at least so many times another one of the same run.
+    pub fn goal_times_from(&mut self, what: &str, figure: f64, of: (&str, f64), least: f64) {
+        let (name, other) = of;
+        let times = figure / other;
+        self.goal(&format!("{what} {figure:.0}/s {times:.2} × {name} ≥{least} ×"), times >= least);
+    }
+
+    fn goal(&mut self, text: &str, is_met: bool) {
         let verdict = if is_met { "met" } else { "short" };
-        let n = self.goals.len() + 1;
-        let (figure, bound) = (figure * 100.0, bound * 100.0);
-        self.goals.push(format!("goal {n}: {what} {figure:.1} % {sign}{bound:.0} % {verdict}"));
+        self.goals.push(format!("goal {}: {text} {verdict}", self.goals.len() + 1));
     }
 
     /// One line a goal.

@@ -3,7 +3,8 @@
 use anyhow::{bail, ensure};
 
 /// The phases in their order.
-const PHASES: [&str; 8] = ["start", "reads", "control", "throughput", "archive", "python", "limits", "idle"];
+const PHASES: [&str; 9] =
+    ["start", "reads", "control", "throughput", "archive", "python", "limits", "node", "idle"];
 
 /// The numbers of one run of the benches.
 pub struct Scale {

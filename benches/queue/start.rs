@@ -55,6 +55,13 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         median(&starts[2]),
         Duration::from_secs(2),
     );
+    let jobs = scale.started[2] as f64;
+    report.goal_times_from(
+        &format!("startRun of {} jobs", scale.started[2]),
+        rate(jobs, median(&starts[2])),
+        ("a plain insert", rate(jobs, median(&plain[2]))),
+        0.5,
+    );
     stop(app).await;
     stage.drop(database).await
 }

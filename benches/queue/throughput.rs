@@ -24,7 +24,7 @@ struct Way {
     answers: bool,
 }
 
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     Way {
         what: "1 node, 1 lane, batches of 500, no transcripts",
         lanes: 1,
@@ -45,6 +45,14 @@ const WAYS: [Way; 8] = [
         what: "2 nodes, 1 lane, batches of 500",
         lanes: 1,
         nodes: 2,
+        batch: 500,
+        limited: false,
+        answers: true,
+    },
+    Way {
+        what: "8 nodes, 1 lane, batches of 500",
+        lanes: 1,
+        nodes: 8,
         batch: 500,
         limited: false,
         answers: true,
@@ -132,9 +140,9 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         let value = format!(
             "{rate:.0} jobs/s, {:.2} of the floor; processor {:.1} µs a job, {:.1} times the floor's; \
              WAL {:.0} bytes a job; a batch: claim {}, payloads {}, ends {}",
-            rate / median(&floors[way.nodes - 1]),
+            rate / median(&floors[way.nodes.min(2) - 1]),
             each(used, scale.driven),
-            used.as_secs_f64() / median(&floor_costs[way.nodes - 1]).as_secs_f64(),
+            used.as_secs_f64() / median(&floor_costs[way.nodes.min(2) - 1]).as_secs_f64(),
             median(&logged[i]),
             batch(tally.claiming),
             batch(tally.reading),
@@ -142,6 +150,10 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         );
         figure(way.what, &value);
     }
+    let of = |way: usize| median(&rates[way]);
+    report.goal_times_from("no-op jobs, 1 node", of(0), ("the floor", median(&floors[0])), 0.6);
+    report.goal_times_from("no-op jobs, 2 nodes", of(2), ("1 node", of(1)), 1.0);
+    report.goal_times_from("no-op jobs, 8 nodes", of(3), ("1 node", of(1)), 0.8);
     report.goal_bytes_below("WAL of a no-op job", median(&logged[0]), WAL_MAX_BYTES);
     Ok(())
 }
