@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::report::{Report, figure, heading, median, percentiles};
 use crate::scale::Scale;
 use crate::stage::{Client, Database, Node, Stage, registered, serve, stop, until};
 use crate::start::dimensions;
 
+/// How long a node may take to start before the bench gives up.
+const START_MAX: Duration = Duration::from_secs(30);
 const READY_MAX: Duration = Duration::from_millis(300);
 const JOINED_MAX: Duration = Duration::from_millis(500);
 const NODE_MEMORY_MAX: f64 = 150e6;
@@ -39,16 +41,31 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
 /// From the start of a process to its row among the nodes.
 async fn starts(stage: &Stage, scale: &Scale, database: &Database) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
-    for n in 0..i64::try_from(scale.rounds)? {
+    for _ in 0..scale.rounds {
+        let before = database.number(NOW).await?;
         let begun = Instant::now();
         let node = Node::start(stage, database, &[])?;
-        while database.number("select count(*) from node").await? == n {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        registered_after(database, before).await?;
         times.push(begun.elapsed());
         node.stop()?;
     }
     Ok(times)
+}
+
+/// The database's time, in microseconds since 1970.
+const NOW: &str = "select (extract(epoch from clock_timestamp()) * 1e6)::bigint";
+
+/// Waits until a node has registered that was not there at this time of the database's; returns its id.
+async fn registered_after(database: &Database, micros: i64) -> anyhow::Result<String> {
+    let sql = "select id::text from node where executes and extract(epoch from started_at) * 1e6 > $1";
+    let deadline = Instant::now() + START_MAX;
+    loop {
+        if let Some(id) = sqlx::query_scalar(sql).bind(micros).fetch_optional(&database.db).await? {
+            return Ok(id);
+        }
+        ensure!(Instant::now() < deadline, "the node does not register");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Between a node's registration and its first claim, as the database has them.
@@ -64,18 +81,19 @@ async fn joins(
     until(database, "the busy node's claims", "select count(*) from attempt", |n| n > 0).await?;
     let mut times = Vec::new();
     for _ in 0..scale.rounds {
-        let nodes = database.number("select count(*) from node").await?;
+        let before = database.number(NOW).await?;
         let node = Node::start(stage, database, &[])?;
-        registered(database, nodes + 1).await?;
-        // Its newest node, and whatever of it is first: a job in its hands, or one that it has ended.
+        let id = registered_after(database, before).await?;
+        // Whatever of it is first: a job in its hands, or one that it has ended.
         let first = "select (extract(epoch from min(c.at) - n.started_at) * 1e6)::bigint
-                       from (select id, started_at from node where executes order by started_at desc limit 1) n
+                       from node n
                        join (select node_id, claimed_at as at from job where state = 'active'
                              union all
                              select node_id, started_at from attempt) c on c.node_id = n.id
+                      where n.id = $1::uuid
                       group by n.id, n.started_at";
         let micros = loop {
-            let found: Option<i64> = sqlx::query_scalar(first).fetch_optional(&database.db).await?;
+            let found: Option<i64> = sqlx::query_scalar(first).bind(&id).fetch_optional(&database.db).await?;
             match found {
                 Some(micros) => break micros,
                 None => tokio::time::sleep(Duration::from_millis(1)).await,
