@@ -209,3 +209,30 @@ async fn maintenance_archives_by_itself() {
     act(&cluster, "cancelRun(id: $id, mode: IMMEDIATE)", &endless).await.data();
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_rests_after_a_step_until_the_interval_is_over_at_most() {
+    let mut cluster = Cluster::api_only(&[
+        ("RUNLANE_MAINTENANCE_INTERVAL", "2s"),
+        ("RUNLANE_ARCHIVE_AFTER", "0s"),
+        ("RUNLANE_ARCHIVE_BATCH", "5"),
+        // A step takes a millisecond at least.
+        ("RUNLANE_ARCHIVE_REST", "10000"),
+    ])
+    .await;
+    finished_run(&mut cluster).await;
+    let steps = "select count(distinct archived_at) from archived_job";
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while count(&cluster, steps).await < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "one step was all");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let apart = count(
+        &cluster,
+        "select (extract(epoch from max(at) - min(at)) * 1000)::bigint
+           from (select distinct archived_at as at from archived_job order by 1 limit 2) as first",
+    )
+    .await;
+    assert!(apart >= 2_000, "{apart} ms");
+    cluster.stop().await;
+}
