@@ -13,9 +13,9 @@ create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns big
                 then greatest(0, ceil(extract(epoch from min(d.run_at) - clock_timestamp()) * 1000))::bigint end
       from lane l
      cross join lateral (
-        select j.run_at from job j
-         where j.lane_id = l.id and j.state = 'pending' and j.run_at > p_since
-         order by j.run_at limit 1
+        select w.run_at from waiting_job w
+         where w.lane_id = l.id and w.run_at > p_since
+         order by w.run_at limit 1
      ) as d
      where l.is_live and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null
        and l.pending > 0
@@ -35,6 +35,8 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 -- A plan that was made when the tables were empty is kept until they are analysed.
 set enable_seqscan = off
+-- It keeps the tables behind `job` itself (see follow_job).
+set runlane.claims = 'on'
 as $$
 declare
     v_now    timestamptz;
@@ -50,6 +52,7 @@ declare
     -- The limits that bear on what waits, locked, and what each leaves (see rooms()).
     v_limits   bigint[];
     v_rooms    room[];
+    v_is_limited boolean := false;
     -- When the first of those that leave nothing will leave something.
     v_opens_ms bigint;
     -- Every unit that could be granted, in order.
@@ -75,6 +78,7 @@ begin
         v_now := clock_timestamp();
         v_rooms := rooms(v_limits, v_now);
         v_opens_ms := opens_ms(v_rooms, v_now);
+        v_is_limited := coalesce(v_rooms <> '{}', false);
     end if;
     if exists (select from spend_limit) then
         v_broke := lock_spend_limits(v_now);
@@ -118,9 +122,7 @@ begin
               from (select * from candidate c where c.kind = s.kind
                      order by c.priority desc, c.first, c.id) as c
              cross join lateral (
-                select from job j
-                 where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
-                 limit 1
+                select from waiting_job w where w.lane_id = c.id and w.run_at <= v_now limit 1
              ) as d
              limit 2 * s.slots + 16
          ) as o
@@ -129,12 +131,12 @@ begin
         select o.*, least(o.slots, ceil(2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)) as cap
           from offering o
     ), due as materialized (
-        select c.*, d.n
+        select c.*, d.n, count(*) over (partition by c.kind) = 1 and not v_is_limited as is_alone
           from capped c
          cross join lateral (
             select count(*) as n
-              from (select from job j
-                     where j.lane_id = c.id and j.state = 'pending' and j.run_at <= v_now
+              from (select from waiting_job w
+                     where w.lane_id = c.id and w.run_at <= v_now
                      limit c.cap) as waiting
          ) as d
     ), unit as (
@@ -142,6 +144,7 @@ begin
                d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
           from due d
          cross join lateral generate_series(1, d.n) as k
+         where not d.is_alone
     ), placed as materialized (
         select u.id, u.kind, u.slots,
                row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
@@ -149,6 +152,9 @@ begin
          where u.max_concurrency is null or u.level <= u.max_concurrency
     ), chosen as materialized (
         select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
+        union all
+        -- The only lane of its kind shares with nobody.
+        select d.id, d.kind, least(d.n, d.slots, d.max_concurrency - d.run_active)::int from due d where d.is_alone
     ), unfilled as materialized (
         select s.kind
           from unnest(p_kinds, p_slots) as s (kind, slots)
@@ -157,15 +163,15 @@ begin
     select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
            exists (select from due d where d.kind in (select u.kind from unfilled u)
                       and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16)),
-           case when v_rooms <> '{}' then array(select p.id from placed p order by p.place, p.kind) end,
-           case when v_rooms <> '{}' then array(select p.kind from placed p order by p.place, p.kind) end
+           case when v_is_limited then array(select p.id from placed p order by p.place, p.kind) end,
+           case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end
       into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds
       from chosen c;
     if v_lanes is null then
         return query select null::bigint, null::int, least(next_due_ms(p_kinds, v_now), v_opens_ms);
         return;
     end if;
-    if v_rooms <> '{}' then
+    if v_is_limited then
         select array_agg(g.lane_id order by g.lane_id), array_agg(g.n order by g.lane_id)
           into v_lanes, v_counts
           from granted(v_units, v_unit_kinds, p_kinds, p_slots, v_rooms) as g;
@@ -219,19 +225,25 @@ begin
                         then floor((money_left(p.run_id) - p.usd_before) / p.reserve) end)) as n
           from plan p
     ), picked as materialized (
-        select j.id
+        select w.place
           from allowed a
          cross join lateral (
-            select j.id from job j
-             where j.lane_id = a.id and j.state = 'pending' and j.run_at <= v_now
-             order by j.run_at, j.id
+            select w.ctid as place from waiting_job w
+             where w.lane_id = a.id and w.run_at <= v_now
+             order by w.run_at, w.job_id
              limit a.n
-               for update skip locked
-         ) as j
+         ) as w
+    ), taken as (
+        delete from waiting_job w where w.ctid = any (array(select p.place from picked p)) returning w.job_id
+    ), held as (
+        insert into claim (node_id, claimed_at, jobs, unended)
+        select p_node, v_claimed_at, array_agg(t.job_id), count(*) from taken t having count(*) > 0
+        returning id, jobs
     ), claimed as (
         update job j
-           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at
-         where j.id = any (array(select p.id from picked p))
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at,
+               claim_id = (select h.id from held h)
+         where j.id = any ((select h.jobs from held h)::bigint[])
         returning j.id, j.claims, j.lane_id
     ), counted as (
         select c.lane_id, count(*)::int as n from claimed c group by c.lane_id
@@ -260,7 +272,7 @@ begin
     select c.id, c.claims, null::bigint from claimed c cross join charged;
 
     get diagnostics v_got = row_count;
-    if v_rooms <> '{}' and v_unfilled <> '{}' then
+    if v_is_limited and v_unfilled <> '{}' then
         v_opens_ms := opens_ms(rooms(v_limits, v_now), v_now);
     end if;
     if v_got < v_wanted or v_more then

@@ -72,6 +72,17 @@ begin
 end
 $$;
 
+-- What becomes of a job whose claim ends so: nothing is retried in a closed lane, nor when somebody asked for the job to be
+-- cancelled.
+create function ended_state(p_outcome attempt_outcome, p_is_open boolean, p_cancel_requested boolean) returns job_state
+language sql immutable as $$
+    -- Constants only, or it would not be inlined.
+    select case when p_outcome = 'completed' then 'completed'::job_state
+                when p_outcome = 'failed' or p_outcome = 'retried' and not p_is_open then 'failed'::job_state
+                when p_outcome = 'cancelled' or not p_is_open or p_cancel_requested then 'cancelled'::job_state
+                else 'pending'::job_state end
+$$;
+
 -- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
 -- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel.
 create function end_attempts(
@@ -140,51 +151,52 @@ begin
                              p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint, p_cost_usd)
             as t (id, number, outcome, delay_ms, error_code, error_message, retryable,
                   stderr, usage, result, suspect, alone, fingerprint, cost_usd)
-    ), fenced as materialized (
-        select j.id, j.lane_id, j.scenario_id, j.claimed_at, l.run_id, l.kind, i.number, i.delay_ms, i.error_code,
-               i.error_message, i.retryable, i.stderr, i.usage, i.result, i.suspect, i.alone, i.fingerprint,
-               case when l.kind = 'probe:scenario' then coalesce(
-                   case when i.outcome = 'completed' then (i.result ->> 'costUsd')::numeric else i.cost_usd end,
-                   case when l.pricing is not null
-                        then usage_cost(case when i.outcome = 'completed' then i.result -> 'usage' else i.usage end, l.pricing) end)
-               end as cost_usd,
-               -- Nothing is retried in a closed lane, nor when somebody asked for the job to be cancelled.
-               case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
-               i.outcome = 'retried' as is_cut_short,
-               case when i.outcome in ('completed', 'failed', 'cancelled') then i.outcome::text::job_state
-                    when i.outcome = 'retried' and not l.is_open then 'failed'
-                    when not l.is_open or j.cancel_requested then 'cancelled'
-                    else 'pending'
-               end as state
-          from job j
-          join input i on i.id = j.id and i.number = j.claims
-          join lane l on l.id = j.lane_id and l.id = any (v_lanes)
-         where j.id = any (p_job) and j.state = 'active' and j.node_id = p_node
-         order by j.id
-           for update of j
     ), changed as (
+        -- The fence: of claims that are not the node's any more nothing is found.
         update job j
-           set state = f.state,
+           set state = ended_state(i.outcome, l.is_open, j.cancel_requested),
                node_id = null,
-               finished_at = case when f.state <> 'pending' then v_now end,
+               finished_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) <> 'pending' then v_now end,
                -- Without a wait a job keeps its place, unless it crashed a worker: those that may be innocent go before it.
-               run_at = case when f.state = 'pending' and (f.delay_ms > 0 or f.alone)
-                             then v_now + f.delay_ms * interval '1 millisecond' else j.run_at end,
-               waits_since = case when f.state = 'pending' then v_now else j.waits_since end,
-               failures = j.failures + (f.outcome in ('failed', 'retried') and not f.alone)::int,
-               losses = j.losses + (f.outcome = 'lost' or f.alone)::int,
-               losses_alone = j.losses_alone + f.alone::int,
-               throttles = j.throttles + (f.outcome = 'throttled')::int,
-               throttled_ms = j.throttled_ms + case when f.outcome = 'throttled' then f.delay_ms else 0 end,
+               run_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending'
+                                  and (i.delay_ms > 0 or i.alone)
+                             then v_now + i.delay_ms * interval '1 millisecond' else j.run_at end,
+               waits_since = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending' then v_now
+                                  else j.waits_since end,
+               failures = j.failures + (i.outcome in ('failed', 'retried') and not i.alone)::int,
+               losses = j.losses + (i.outcome = 'lost' or i.alone)::int,
+               losses_alone = j.losses_alone + i.alone::int,
+               throttles = j.throttles + (i.outcome = 'throttled')::int,
+               throttled_ms = j.throttled_ms + case when i.outcome = 'throttled' then i.delay_ms else 0 end,
                -- Whoever has answered is no suspect any more.
-               is_suspect = case when f.outcome = 'lost' then j.is_suspect or f.suspect
-                                 when f.outcome = 'released' then j.is_suspect
+               is_suspect = case when i.outcome = 'lost' then j.is_suspect or i.suspect
+                                 when i.outcome = 'released' then j.is_suspect
                                  else false end,
-               error_code = case f.outcome when 'released' then j.error_code else f.error_code end,
-               error_message = case f.outcome when 'released' then j.error_message else f.error_message end,
-               error_retryable = case f.outcome when 'released' then j.error_retryable else f.retryable end
-          from fenced f
-         where j.id = f.id and j.id = any (p_job)
+               error_code = case i.outcome when 'released' then j.error_code else i.error_code end,
+               error_message = case i.outcome when 'released' then j.error_message else i.error_message end,
+               error_retryable = case i.outcome when 'released' then j.error_retryable else i.retryable end
+          from input i cross join lane l
+         where j.id = i.id and j.id = any (p_job) and j.claims = i.number and j.state = 'active' and j.node_id = p_node
+           and l.id = j.lane_id and l.id = any (v_lanes)
+        returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.pricing, i.number,
+                  i.delay_ms, i.error_code, i.error_message, i.retryable, i.stderr, i.usage, i.result, i.alone, i.fingerprint,
+                  i.cost_usd as told_usd, i.outcome = 'retried' as is_cut_short,
+                  -- Nothing is retried in a closed lane.
+                  case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome
+    ), fenced as materialized (
+        select c.*,
+               case when c.kind = 'probe:scenario' then coalesce(
+                   case when c.outcome = 'completed' then (c.result ->> 'costUsd')::numeric else c.told_usd end,
+                   case when c.pricing is not null
+                        then usage_cost(case when c.outcome = 'completed' then c.result -> 'usage' else c.usage end, c.pricing) end)
+               end as cost_usd
+          from changed c
+    ), ended as (
+        select f.claim_id, count(*)::int as n from fenced f group by f.claim_id
+    ), counted_down as (
+        update claim c set unended = c.unended - e.n from ended e where c.id = e.claim_id and c.unended > e.n
+    ), over as (
+        delete from claim c using ended e where c.id = e.claim_id and c.unended <= e.n
     ), recorded as (
         insert into attempt
                (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,

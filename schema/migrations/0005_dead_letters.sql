@@ -190,12 +190,12 @@ create function reopen_lanes(p_run uuid) returns void language sql as $$
          where l.run_id = p_run and l.kind = 'probe:scenario' and not l.is_open
     ), rewritten as (
         update job j set state = 'pending', finished_at = null
-          from closed c
-         where j.lane_id = c.id and j.state = 'cancelled' and j.finished_at >= c.closed_at and not j.cancel_requested
+          from closed c join ended_job e on e.lane_id = c.id and e.state = 'cancelled' and e.finished_at >= c.closed_at
+         where j.id = e.job_id and not j.cancel_requested
         returning j.lane_id
     ), waiting as (
         -- Rows that maintenance has not come to: they are cancelled by their lane only.
-        select j.lane_id from closed c join job j on j.lane_id = c.id and j.state = 'pending' where not c.is_settled
+        select w.lane_id from closed c join waiting_job w on w.lane_id = c.id where not c.is_settled
     ), counted as (
         select w.lane_id, count(*)::int as n
           from (select lane_id from rewritten union all select lane_id from waiting) as w

@@ -78,10 +78,8 @@ alter table run
     add column resumed_at timestamptz,
     -- What the definition says about staleness: read for every live lane, so not from the whole snapshot each time.
     add column lifecycle jsonb generated always as (definition_snapshot -> 'lifecycle') stored;
--- Since when a job waits for its next attempt; of no meaning before the first of its epoch.
-alter table job add column waits_since timestamptz;
 -- The jobs of a lane that wait for another attempt, longest first.
-create index job_retrying on job (lane_id, waits_since, id) where state = 'pending' and claims > epoch_claims;
+create index waiting_job_retrying on waiting_job (lane_id, waits_since, job_id) where waits_since is not null;
 
 create function note_resume() returns trigger language plpgsql as $$
 begin
@@ -269,16 +267,16 @@ create function waiting_of_lane(
 begin
     if p_stage = 'waiting' then
         return query
-        select j.id, j.run_at, j.claims = j.epoch_claims from job j
-         where j.lane_id = p_lane and j.state = 'pending' and j.run_at <= p_until
-           and (j.run_at, j.id) > (p_after, p_after_job) and (not p_passes_over or j.claims = j.epoch_claims)
-         order by j.run_at, j.id limit p_limit;
+        select w.job_id, w.run_at, w.waits_since is null from waiting_job w
+         where w.lane_id = p_lane and w.run_at <= p_until
+           and (w.run_at, w.job_id) > (p_after, p_after_job) and (not p_passes_over or w.waits_since is null)
+         order by w.run_at, w.job_id limit p_limit;
     elsif p_stage = 'waiting_for_retry' then
         return query
-        select j.id, j.waits_since, true from job j
-         where j.lane_id = p_lane and j.state = 'pending' and j.claims > j.epoch_claims and j.waits_since <= p_until
-           and (j.waits_since, j.id) > (p_after, p_after_job)
-         order by j.waits_since, j.id limit p_limit;
+        select w.job_id, w.waits_since, true from waiting_job w
+         where w.lane_id = p_lane and w.waits_since <= p_until
+           and (w.waits_since, w.job_id) > (p_after, p_after_job)
+         order by w.waits_since, w.job_id limit p_limit;
     end if;
 end
 $$;
@@ -329,10 +327,9 @@ begin
            -- Lanes without any cost a look at an index.
            and case t.stage
                when 'waiting' then exists (
-                   select from job j where j.lane_id = t.lane_id and j.state = 'pending' and j.run_at <= c.until)
+                   select from waiting_job w where w.lane_id = t.lane_id and w.run_at <= c.until)
                when 'waiting_for_retry' then exists (
-                   select from job j where j.lane_id = t.lane_id and j.state = 'pending' and j.claims > j.epoch_claims
-                      and j.waits_since <= c.until)
+                   select from waiting_job w where w.lane_id = t.lane_id and w.waits_since <= c.until)
                else l.active > 0 end
          order by t.lane_id, t.stage
     loop
@@ -343,8 +340,8 @@ begin
             select * from waiting_of_lane(v.lane_id, v.stage, v.beyond, v.beyond_job, v.until, v_left, true)
             union all
             select * from (
-                select j.id, j.claimed_at, true from job j
-                 where v.stage = 'in_process' and j.lane_id = v.lane_id and j.state = 'active'
+                select j.id, j.claimed_at, true from active_job j
+                 where v.stage = 'in_process' and j.lane_id = v.lane_id
                    and j.claimed_at <= v.until and (j.claimed_at, j.id) > (v.beyond, v.beyond_job)
                  order by j.claimed_at, j.id limit v_left
             ) as active

@@ -109,6 +109,79 @@ select id, seq, lane_id, scenario_id, model_version, turns, usage, score, cost_u
   from archived_job_completed;
 comment on view any_transcript is 'Every transcript, of hot and of archived jobs.';
 
+-- The jobs of a lane in a state, hot or archived, by id: the last ones before an id, and the first ones after one. Waiting
+-- ones of a closed lane are in the state that their rows have.
+create function jobs_before(p_lane bigint, p_state job_state, p_before bigint, p_limit bigint) returns setof bigint
+language sql stable as $$
+    (select w.job_id from waiting_job w
+      where p_state = 'pending' and w.lane_id = p_lane and w.job_id < p_before order by w.job_id desc limit p_limit)
+    union all
+    (select a.id from active_job a
+      where p_state = 'active' and a.lane_id = p_lane and a.id < p_before order by a.id desc limit p_limit)
+    union all
+    (select t.job_id from transcript t
+      where p_state = 'completed' and t.lane_id = p_lane and t.job_id < p_before order by t.job_id desc limit p_limit)
+    union all
+    -- An analysis has no transcript, and is the only one of its lane.
+    (select j.id from job j
+      where p_state = 'completed' and j.lane_id = p_lane and j.scenario_id is null and j.state = 'completed'
+        and j.id < p_before)
+    union all
+    (select e.job_id from ended_job e
+      where p_state in ('failed', 'cancelled') and e.lane_id = p_lane and e.state = p_state and e.job_id < p_before
+      order by e.job_id desc limit p_limit)
+    union all
+    (select a.id from archived_job a
+      where p_state in ('completed', 'failed', 'cancelled') and a.lane_id = p_lane and a.state = p_state
+        and a.id < p_before
+      order by a.id desc limit p_limit)
+$$;
+create function jobs_after(p_lane bigint, p_state job_state, p_after bigint, p_limit bigint) returns setof bigint
+language sql stable as $$
+    (select w.job_id from waiting_job w
+      where p_state = 'pending' and w.lane_id = p_lane and w.job_id > p_after order by w.job_id limit p_limit)
+    union all
+    (select a.id from active_job a
+      where p_state = 'active' and a.lane_id = p_lane and a.id > p_after order by a.id limit p_limit)
+    union all
+    (select t.job_id from transcript t
+      where p_state = 'completed' and t.lane_id = p_lane and t.job_id > p_after order by t.job_id limit p_limit)
+    union all
+    (select e.job_id from ended_job e
+      where p_state in ('failed', 'cancelled') and e.lane_id = p_lane and e.state = p_state and e.job_id > p_after
+      order by e.job_id limit p_limit)
+    union all
+    (select a.id from archived_job a
+      where p_state in ('completed', 'failed', 'cancelled') and a.lane_id = p_lane and a.state = p_state
+        and a.id > p_after
+      order by a.id limit p_limit)
+$$;
+
+-- The jobs of a lane that failed with a code, hot or archived: the last ones before an id.
+create function failed_before(p_lane bigint, p_code text, p_before bigint, p_limit bigint) returns setof bigint
+language sql stable as $$
+    (select e.job_id from ended_job e
+      where e.lane_id = p_lane and e.state = 'failed' and e.error_code = p_code and e.job_id < p_before
+      order by e.job_id desc limit p_limit)
+    union all
+    (select a.id from archived_job_failed a
+      where a.lane_id = p_lane and a.error_code = p_code and a.id < p_before
+      order by a.id desc limit p_limit)
+$$;
+
+-- The probes of a lane that ended last, as long as they are hot.
+create function last_ended(p_lane bigint, p_limit bigint) returns table (job_id bigint, finished_at timestamptz)
+language sql stable as $$
+    select f.*
+      from ((select t.job_id, t.created_at from transcript t where t.lane_id = p_lane order by t.seq desc limit p_limit)
+            union all
+            (select e.job_id, e.finished_at from ended_job e
+              where e.lane_id = p_lane and e.state = 'failed'
+              order by e.finished_at desc, e.job_id desc limit p_limit)) as f (job_id, finished_at)
+     order by f.finished_at desc, f.job_id desc
+     limit p_limit
+$$;
+
 -- Held by whoever archives, purges or removes: one node at a time.
 create function archive_lock() returns bigint language sql immutable as $$ select 7243398251 $$;
 
@@ -130,7 +203,8 @@ $$;
 create view v_archive_statistics as
 select 'hot' as place, null::job_state as outcome, 'job' as relation, null::timestamptz as from_at,
        null::timestamptz as until_at, nullif(c.reltuples, -1)::bigint as jobs_estimated,
-       pg_total_relation_size('job') + pg_total_relation_size('attempt') + pg_total_relation_size('transcript') as bytes
+       pg_total_relation_size('job') + pg_total_relation_size('attempt') + pg_total_relation_size('transcript')
+       + pg_total_relation_size('waiting_job') + pg_total_relation_size('ended_job') as bytes
   from pg_class c where c.oid = 'job'::regclass
 union all
 select 'archived', p.outcome, p.partition, p.from_at, p.until_at, p.jobs_estimated, p.bytes
@@ -199,7 +273,6 @@ as $$
 declare
     v_now   timestamptz := clock_timestamp();
     v_lane  bigint;
-    v_state job_state;
     v_n     int;
     v_moved int := 0;
 begin
@@ -212,19 +285,19 @@ begin
         continue when not found;
         -- Looked at again: what opens a run has its lanes locked first, so from here on the answer stays.
         continue when not exists (select from archivable_lanes(p_after) a where a.id = v_lane);
-        -- One state at a time is in the order of the index.
-        foreach v_state in array array['completed', 'failed', 'cancelled']::job_state[] loop
-            with picked as materialized (
-                select j.id from job j
-                 where j.lane_id = v_lane and j.state = v_state
-                 order by j.id limit p_batch - v_moved
-                   for update skip locked
+        with picked as materialized (
+            -- All of them have ended. In the order of the index on the lane: the identity's.
+            select j.id from job j
+             where j.lane_id = v_lane
+             order by j.scenario_id, j.sample limit p_batch - v_moved
+               for update skip locked
             ), gone as (
                 delete from job j where j.id = any (array(select p.id from picked p)) returning j.*
             ), tried as (
                 delete from attempt a where a.job_id = any (array(select p.id from picked p)) returning a.*
             ), told as (
-                delete from transcript t where t.job_id = any (array(select p.id from picked p)) returning t.*
+                delete from transcript t
+                 where t.lane_id = v_lane and t.job_id = any (array(select p.id from picked p)) returning t.*
             ), attempts as (
                 select t.job_id, jsonb_agg(to_jsonb(t) - 'job_id' order by t.number) as list
                   from tried t group by t.job_id
@@ -242,9 +315,8 @@ begin
               from gone g
               left join attempts a on a.job_id = g.id
               left join told t on t.job_id = g.id;
-            get diagnostics v_n = row_count;
-            v_moved := v_moved + v_n;
-        end loop;
+        get diagnostics v_n = row_count;
+        v_moved := v_moved + v_n;
         update lane l set is_archived = true
          where l.id = v_lane and not exists (select from job j where j.lane_id = v_lane);
     end loop;

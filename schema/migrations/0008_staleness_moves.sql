@@ -84,11 +84,11 @@ begin
          where coalesce(c.resumed_at <= c.cutoff, true)
            and case c.stage
                when 'waiting' then exists (
-                   select from job j where j.lane_id = c.lane_id and j.state = 'pending' and j.run_at <= c.cutoff
-                      and (j.run_at, j.id) > (m.at, m.job_id))
+                   select from waiting_job w where w.lane_id = c.lane_id and w.run_at <= c.cutoff
+                      and (w.run_at, w.job_id) > (m.at, m.job_id))
                else exists (
-                   select from job j where j.lane_id = c.lane_id and j.state = 'pending' and j.claims > j.epoch_claims
-                      and j.waits_since <= c.cutoff and (j.waits_since, j.id) > (m.at, m.job_id))
+                   select from waiting_job w where w.lane_id = c.lane_id
+                      and w.waits_since <= c.cutoff and (w.waits_since, w.job_id) > (m.at, m.job_id))
                end
     loop
         select count(*), (array_agg(w.at order by w.at desc, w.job_id desc))[1],
@@ -182,12 +182,8 @@ begin
                         else t.action end as does
               from v_staleness_thresholds t
               join lane l on l.id = t.lane_id
-             cross join lateral (
-                select * from job a
-                 where a.lane_id = t.lane_id and a.state = 'active'
-                   and a.claimed_at <= v_now - interval '1 millisecond' * t.warn_ms
-                offset 0
-             ) as j
+              join active_job j on j.lane_id = t.lane_id
+                               and j.claimed_at <= v_now - interval '1 millisecond' * t.warn_ms
               left join staleness_notice n on n.job_id = j.id and n.epoch = j.epoch
              where t.stage = 'in_process' and l.active > 0
         ), due as (

@@ -21,10 +21,10 @@ begin
             select a.id from archived_job_cancelled a
              where a.lane_id = v_lane.id and a.finished_at >= v_lane.closed_at and not a.cancel_requested
              limit p_batch - v_n));
-        v_jobs := array(select j.id from job j
-                         where j.lane_id = v_lane.id and j.state = 'cancelled' and j.finished_at >= v_lane.closed_at
+        v_jobs := array(select j.id from ended_job e join job j on j.id = e.job_id
+                         where e.lane_id = v_lane.id and e.state = 'cancelled' and e.finished_at >= v_lane.closed_at
                            and not j.cancel_requested
-                         order by j.id limit p_batch - v_n);
+                         order by e.job_id limit p_batch - v_n);
         if v_jobs <> '{}' then
             update job j set state = 'pending', finished_at = null where j.id = any (v_jobs);
             update lane l set is_settled = false, reopening_at = clock_timestamp() where l.id = v_lane.id;
@@ -60,9 +60,9 @@ begin
             lane_id := v_lane;
             job_id := 0;
         end if;
-        v_hot := array(select j.id from job j
-                        where j.lane_id = v_lane and j.state = 'failed' and j.id > job_id
-                        order by j.id limit p_batch - cardinality(v_jobs));
+        v_hot := array(select e.job_id from ended_job e
+                        where e.lane_id = v_lane and e.state = 'failed' and e.job_id > retry_failed_probes.job_id
+                        order by e.job_id limit p_batch - cardinality(v_jobs));
         v_cold := array(select a.id from archived_job_failed a
                          where a.lane_id = v_lane and a.id > job_id
                          order by a.id limit p_batch - cardinality(v_jobs));

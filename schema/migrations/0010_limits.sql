@@ -245,7 +245,7 @@ begin
           join job j on j.id = i.id
           join lane l on l.id = j.lane_id
           join rate_limit r on r.name in (l.model, provider_of(l.model))
-          left join transcript t on t.job_id = i.id and a.outcome = 'completed'
+          left join transcript t on t.lane_id = j.lane_id and t.job_id = i.id and a.outcome = 'completed'
          cross join lateral (
             select coalesce(((coalesce(a.usage, t.usage)) ->> 'input')::bigint
                             + ((coalesce(a.usage, t.usage)) ->> 'output')::bigint, l.tokens) as used) as u

@@ -31,24 +31,10 @@ begin
     end if;
     v_nodes := array(select n.id from node n where n.lease_until < clock_timestamp()
                       order by n.id for update skip locked);
-    -- The subquery is lateral, so that no plan reads the table of all jobs.
     v_nodes := v_nodes || array(
-        select distinct a.node_id
-          from lane l
-         cross join lateral (
-            select j.node_id from job j where j.lane_id = l.id and j.state = 'active'
-            offset 0
-         ) as a
-         where l.is_live and l.active > 0 and not exists (select from node n where n.id = a.node_id));
+        select distinct a.node_id from active_job a where not exists (select from node n where n.id = a.node_id));
     foreach v_node in array v_nodes loop
-        select array_agg(a.id), array_agg(a.claims) into v_jobs, v_claims
-          from lane l
-         cross join lateral (
-            select j.id, j.claims from job j
-             where j.lane_id = l.id and j.state = 'active' and j.node_id = v_node
-            offset 0
-         ) as a
-         where l.is_live and l.active > 0;
+        select array_agg(a.id), array_agg(a.claims) into v_jobs, v_claims from active_job a where a.node_id = v_node;
         v_n := coalesce(cardinality(v_jobs), 0);
         if v_n > 0 then
             return query
@@ -68,6 +54,7 @@ begin
               join lane l on l.id = j.lane_id
               join run r on r.id = l.run_id;
         end if;
+        delete from claim c where c.node_id = v_node;
         delete from node n where n.id = v_node;
         perform record_act('node.lost', 'node', v_node::text, null, null, jsonb_build_object('jobsGivenBack', v_n));
     end loop;

@@ -37,11 +37,9 @@ create function refresh_model_statistics(p_runs int, p_lanes int, p_jobs int) re
          cross join lateral (
             select j.finished_at, j.claimed_at, j.claims, j.epoch_claims,
                    (t.usage ->> 'output')::float8 + coalesce((t.usage ->> 'reasoning')::float8, 0) as output
-              from job j
-              left join transcript t on t.job_id = j.id
-             where j.lane_id = l.id and j.state in ('completed', 'failed') and j.claimed_at is not null
-             order by j.finished_at desc, j.id desc
-             limit p_jobs
+              from last_ended(l.id, p_jobs) as e
+              join job j on j.id = e.job_id and j.claimed_at is not null
+              left join transcript t on t.lane_id = l.id and t.job_id = j.id
          ) as j
     )
     insert into model_statistic as m (model, jobs, mean_ms, quantiles_ms, output_tokens, updated_at)

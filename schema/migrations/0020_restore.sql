@@ -26,9 +26,7 @@ begin
                (select sum(l.pending) from lane l where l.run_id = r.id and l.is_live) as waiting,
                (select max(l.updated_at) from lane l where l.run_id = r.id) as last_change
           from lane l
-          left join lateral (
-            select j.id from job j where j.lane_id = l.id and j.state = 'active' offset 0
-          ) as a on true
+          left join active_job a on a.lane_id = l.id
          where l.run_id = r.id and l.is_live and l.active > 0
       ) as m
       where exists (select from lane l where l.run_id = r.id and l.is_live);

@@ -81,7 +81,7 @@ impl Store {
                    coalesce(sum(pg_column_size(j) + coalesce(pg_column_size(t), 0) + tried.bytes), 0)::bigint as "bytes!"
               from archivable_lanes($1 * interval '1 millisecond') a
               join job j on j.lane_id = a.id and j.state in ('completed', 'failed', 'cancelled')
-              left join transcript t on t.job_id = j.id
+              left join transcript t on t.lane_id = a.id and t.job_id = j.id
              cross join lateral (
                 select coalesce(sum(pg_column_size(x)), 0) as bytes from attempt x where x.job_id = j.id
              ) as tried

@@ -349,7 +349,9 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
 async fn request_cancel(c: &mut PgConnection, lanes: &[i64], job: Option<i64>) -> Result<()> {
     sqlx::query!(
         "update job set cancel_requested = true
-          where lane_id = any ($1) and state = 'active' and ($2::bigint is null or id = $2)",
+          where state = 'active'
+            and id = any (array(select a.id from active_job a
+                                 where a.lane_id = any ($1) and ($2::bigint is null or a.id = $2)))",
         lanes,
         job
     )

@@ -101,10 +101,7 @@ impl Store {
             with page as materialized (
                 select j.id
                   from unnest(enum_range(null::job_state)) as s (state)
-                 cross join lateral (
-                    select j.id from any_job j
-                     where j.lane_id = $1 and j.state = s.state and j.id > $2 order by j.id limit $3
-                 ) as j
+                 cross join lateral jobs_after($1, s.state, $2, $3) as j (id)
                  order by j.id
                  limit $3
             )

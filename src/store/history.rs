@@ -180,8 +180,8 @@ fn push_work(query: &mut QueryBuilder<Postgres>, of: HistoryOf) {
     query.push(
         " union all
          select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null, null, l.run_id
-           from lane l join job j on j.lane_id = l.id
-          where j.state = 'active' and ",
+           from active_job j join lane l on l.id = j.lane_id
+          where ",
     );
     jobs(query);
 }

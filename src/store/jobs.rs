@@ -181,28 +181,30 @@ impl Store {
     }
 }
 
-/// The statement for a page of a run's jobs: the newest of each lane and stored state that the filter admits, from the
-/// index on (lane, state, id), merged. Lanes' counters tell which states need no look.
+/// The statement for a page of a run's jobs: the newest of each lane and stored state that the filter admits, from an
+/// index each, merged. Lanes' counters tell which states need no look.
 fn page_query(run_id: Uuid, filter: &JobFilter, page: &PageRequest<i64>) -> QueryBuilder<Postgres> {
     let limit = page.limit + 1;
     let mut query = QueryBuilder::new(
         "with page as materialized (
          select j.id from lane l
           cross join unnest(enum_range(null::job_state)) as s (state)
-          cross join lateral (
-             select j.id from any_job j where j.lane_id = l.id and j.state = ",
+          cross join lateral ",
     );
-    // An error code has an index of its own, which the planner matches by the literal.
+    let before = page.after.unwrap_or(i64::MAX);
     match &filter.error_code {
-        Some(code) => query.push("'failed' and j.error_code = ").push_bind(code.clone()),
-        None => query.push("s.state"),
+        Some(code) => query
+            .push("failed_before(l.id, ")
+            .push_bind(code.clone())
+            .push(", ")
+            .push_bind(before)
+            .push(", ")
+            .push_bind(limit),
+        None => {
+            query.push("jobs_before(l.id, s.state, ").push_bind(before).push(", ").push_bind(limit)
+        }
     };
-    query.push(" and j.id < ").push_bind(page.after.unwrap_or(i64::MAX));
-    query
-        .push(" order by j.id desc limit ")
-        .push_bind(limit)
-        .push(") as j where l.run_id = ")
-        .push_bind(run_id);
+    query.push(") as j (id) where l.run_id = ").push_bind(run_id);
     push_lane_conditions(&mut query, filter);
     if filter.error_code.is_some() {
         query.push(" and s.state = 'failed'");

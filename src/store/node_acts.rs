@@ -51,13 +51,7 @@ impl Store {
                       coalesce(c.claims, 0) as "claims!"
                  from node n
                  left join (
-                    -- Lateral, so that no plan reads the table of all jobs.
-                    select a.node_id, count(*) as claims
-                      from lane l
-                     cross join lateral (select j.node_id from job j where j.lane_id = l.id and j.state = 'active'
-                                         offset 0) as a
-                     where l.is_live and l.active > 0
-                     group by a.node_id
+                    select a.node_id, count(*) as claims from active_job a group by a.node_id
                  ) as c on c.node_id = n.id
                 where $1::uuid is null or n.id = $1
                 order by n.started_at, n.id"#,
@@ -190,12 +184,7 @@ async fn set_draining(c: &mut PgConnection, id: Uuid, is_draining: bool, action:
 
 async fn release_all(c: &mut PgConnection, node: Uuid) -> Result<()> {
     let claims = sqlx::query!(
-        "select a.id, a.claims
-           from lane l
-          cross join lateral (select j.id, j.claims from job j
-                               where j.lane_id = l.id and j.state = 'active' and j.node_id = $1
-                              offset 0) as a
-          where l.is_live and l.active > 0",
+        r#"select a.id as "id!", a.claims as "claims!" from active_job a where a.node_id = $1"#,
         node
     )
     .fetch_all(&mut *c)

@@ -130,13 +130,10 @@ impl Store {
                     "with gone as (
                         delete from node
                          where id = $1
-                           and not exists (select from lane l
-                                            cross join lateral (select from job j
-                                                                 where j.lane_id = l.id and j.state = 'active'
-                                                                   and j.node_id = $1
-                                                                offset 0) as a
-                                            where l.is_live and l.active > 0)
+                           and not exists (select from active_job a where a.node_id = $1)
                         returning id
+                     ), over as (
+                        delete from claim c using gone g where c.node_id = g.id
                      )
                      select record_act('node.left', 'node', g.id::text) from gone g",
                     node
@@ -209,7 +206,7 @@ impl Store {
                 let Some(lane) = lane else { return Ok(0) };
                 let rewritten = sqlx::query!(
                     "update job set state = 'cancelled', finished_at = $2
-                      where id = any (array(select id from job where lane_id = $1 and state = 'pending' limit $3))",
+                      where id = any (array(select job_id from waiting_job where lane_id = $1 limit $3))",
                     lane.id,
                     lane.closed_at,
                     batch

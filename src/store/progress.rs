@@ -29,17 +29,15 @@ impl Store {
                            extract(epoch from clock_timestamp() - min(t.claimed_at))::float8 as seconds
                       from (
                         select j.claimed_at
-                          from lane l
-                         cross join lateral (
-                            select j.claimed_at, j.finished_at from job j
-                             where j.lane_id = l.id and j.state in ('completed', 'failed')
-                               and j.finished_at > clock_timestamp() - $3 * interval '1 second'
-                             order by j.finished_at desc, j.id desc
+                          from (
+                            select e.job_id, e.finished_at
+                              from lane l cross join lateral last_ended(l.id, $2) as e
+                             where l.run_id = r.id and l.kind = 'probe:scenario'
+                               and e.finished_at > clock_timestamp() - $3 * interval '1 second'
+                             order by e.finished_at desc
                              limit $2
-                         ) as j
-                         where l.run_id = r.id and l.kind = 'probe:scenario'
-                         order by j.finished_at desc
-                         limit $2
+                          ) as e
+                          join job j on j.id = e.job_id
                       ) as t
                  ) as p
                  where r.id = any($1) and r.status = 'RUNNING'
@@ -98,10 +96,13 @@ impl Store {
                   from lane l
                  cross join lateral (
                     select j.id, j.scenario_id, j.state, j.error_message, j.finished_at, j.claims
-                      from any_job j
-                     where j.lane_id = l.id and j.state in ('completed', 'failed')
-                     order by j.finished_at desc, j.id desc
-                     limit $2
+                      from last_ended(l.id, $2) as e join job j on j.id = e.job_id
+                    union all
+                    (select j.id, j.scenario_id, j.state, j.error_message, j.finished_at, j.claims
+                       from archived_job j
+                      where j.lane_id = l.id and j.state in ('completed', 'failed')
+                      order by j.finished_at desc, j.id desc
+                      limit $2)
                  ) as j
                  where l.run_id = r.id and l.kind = 'probe:scenario'
                  order by j.finished_at desc, j.id desc

@@ -72,13 +72,7 @@ impl Store {
     /// The database's.
     pub async fn claims_of(&self, node: Uuid) -> Result<Vec<Claim>> {
         let rows = sqlx::query!(
-            // Lateral, so that no plan reads the table of all jobs.
-            "select a.id, a.claims
-               from lane l
-              cross join lateral (select j.id, j.claims from job j
-                                   where j.lane_id = l.id and j.state = 'active' and j.node_id = $1
-                                  offset 0) as a
-              where l.is_live and l.active > 0",
+            r#"select a.id as "id!", a.claims as "claims!" from active_job a where a.node_id = $1"#,
             node
         )
         .fetch_all(&self.pool)

@@ -25,10 +25,10 @@ impl Store {
             Transcript,
             r#"
             with page as materialized (
-                select t.seq, t.job_id, l.run_id, l.model
+                select t.seq, t.job_id, t.lane_id, l.run_id, l.model
                   from lane l
                  cross join lateral (
-                    select t.seq, t.job_id from any_transcript t
+                    select t.seq, t.job_id, t.lane_id from any_transcript t
                      where t.lane_id = l.id and t.seq < $3
                      order by t.seq desc
                      limit $4
@@ -41,7 +41,7 @@ impl Store {
                    p.model as "model!", t.model_version, t.turns as "turns!", t.usage as "usage!", t.score,
                    t.cost_usd, t.latency_ms as "latency_ms!", t.created_at as "created_at!"
               from page p
-             cross join lateral (select t.* from any_transcript t where t.job_id = p.job_id limit 1) as t
+             cross join lateral (select t.* from any_transcript t where t.lane_id = p.lane_id and t.job_id = p.job_id limit 1) as t
              order by t.seq desc
             "#,
             run_id,

@@ -133,8 +133,8 @@ impl Store {
              ) as higher
              cross join lateral (
                 select count(*) as n
-                  from (select from job e
-                         where e.lane_id = l.id and e.state = 'pending' and (e.run_at, e.id) < (j.run_at, j.id)
+                  from (select from waiting_job e
+                         where e.lane_id = l.id and (e.run_at, e.job_id) < (j.run_at, j.id)
                          limit $2) as e
              ) as earlier
               left join lateral (

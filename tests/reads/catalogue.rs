@@ -21,7 +21,7 @@ const ENUMS: [&str; 9] = [
 ];
 
 /// The migrator's own is the first. Partitions of the archive come and go with the months, their parents stay.
-const TABLES: [&str; 33] = [
+const TABLES: [&str; 36] = [
     "_sqlx_migrations",
     "analysis",
     "archived_job (partitioned)",
@@ -30,8 +30,10 @@ const TABLES: [&str; 33] = [
     "archived_job_failed (partitioned)",
     "attempt",
     "audit",
+    "claim",
     "dead_letter",
     "definition",
+    "ended_job",
     "home",
     "job",
     "lane",
@@ -55,9 +57,11 @@ const TABLES: [&str; 33] = [
     "staleness_run_notice",
     "staleness_threshold",
     "transcript",
+    "waiting_job",
 ];
 
-const VIEWS: [&str; 10] = [
+const VIEWS: [&str; 11] = [
+    "active_job",
     "any_attempt",
     "any_job",
     "any_transcript",

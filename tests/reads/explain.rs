@@ -27,7 +27,7 @@ async fn scanned(pool: &PgPool) -> Scanned {
     sqlx::query("select pg_stat_force_next_flush()").execute(pool).await.unwrap();
     let tables: Vec<(String, i64)> = sqlx::query_as(
         "select relname::text, coalesce(seq_scan, 0) from pg_stat_user_tables
-          where relname in ('job', 'run', 'transcript', 'scenario', 'attempt')
+          where relname in ('job', 'waiting_job', 'ended_job', 'run', 'transcript', 'scenario', 'attempt')
              or relname ~ '^archived_job_.*[0-9]$' and pg_table_size(relid) > 100000",
     )
     .fetch_all(pool)
@@ -55,7 +55,7 @@ async fn uses<T, F: Future<Output = T>>(
         read().await;
     }
     let after = scanned(pool).await;
-    assert_eq!(after.sequential.len(), 5 + ARCHIVED, "the large tables");
+    assert_eq!(after.sequential.len(), 7 + ARCHIVED, "the large tables");
     for (table, scans) in &after.sequential {
         assert_eq!(*scans, before.sequential[table], "{what} reads the table {table} as a whole");
     }
@@ -180,11 +180,11 @@ async fn every_list_reads_a_page_of_its_own_index() {
         assert_eq!(store.transcripts(run, None, &page(None)).await.unwrap().items.len(), 50);
     })
     .await;
-    uses("recent tasks", pool, "job_finished", merged, || async {
+    uses("recent tasks", pool, "transcript_by_lane", merged, || async {
         assert_eq!(store.recent_tasks(&[run], 50).await.unwrap()[&run].len(), 50);
     })
     .await;
-    uses("the pace", pool, "job_finished", 200 * MODELS, || async {
+    uses("the pace", pool, "transcript_by_lane", 200 * MODELS, || async {
         assert_eq!(store.paces(&[run]).await.unwrap()[&run].finished, 200);
     })
     .await;
@@ -205,7 +205,7 @@ async fn every_list_reads_a_page_of_its_own_index() {
         assert!(!store.attempts(&jobs).await.unwrap().is_empty());
     })
     .await;
-    uses("why jobs wait", pool, "job_due", 50 * 101, || async {
+    uses("why jobs wait", pool, "waiting_job_due", 50 * 101, || async {
         assert!(!store.waiting_facts(&jobs, 100).await.unwrap().is_empty());
     })
     .await;
@@ -247,20 +247,20 @@ async fn job_lists(pool: &PgPool, store: &Store, run: Uuid) {
     let all = JobFilter::default();
     let merged = 51 * MODELS * 4 + 51;
     let cases = [
-        ("job_listing", all.clone(), SCENARIOS * MODELS),
+        ("waiting_job_listing", all.clone(), SCENARIOS * MODELS),
         (
-            "job_listing",
+            "waiting_job_listing",
             JobFilter { kinds: Some(vec![JobKind::ProbeScenario]), ..all.clone() },
             SCENARIOS * MODELS,
         ),
-        ("job_listing", JobFilter { model: Some("mock/3".to_owned()), ..all.clone() }, SCENARIOS),
+        ("waiting_job_listing", JobFilter { model: Some("mock/3".to_owned()), ..all.clone() }, SCENARIOS),
         (
-            "job_listing",
+            "ended_job_pkey",
             JobFilter { states: Some(vec![JobState::Failed, JobState::Cancelled]), ..all.clone() },
             SCENARIOS / 4 * MODELS,
         ),
         (
-            "job_failed",
+            "ended_job_code",
             JobFilter { error_code: Some("network".to_owned()), ..all.clone() },
             SCENARIOS / 800 * MODELS,
         ),

@@ -195,6 +195,19 @@ broken! {
     rows_that_were_to_be_rewritten_and_were_forgotten:
         "update lane set is_settled = true where not is_settled"
         => [("lane_settled", 1)];
+    a_job_that_no_claim_would_find:
+        "delete from waiting_job where job_id = (select min(job_id) from waiting_job)"
+        => [("job_found", 1)];
+    a_job_that_is_to_be_claimed_and_does_not_wait:
+        "insert into waiting_job (lane_id, job_id, run_at)
+         select lane_id, id, run_at from job where state = 'completed' order by id limit 1"
+        => [("job_found", 1)];
+    a_failed_job_that_no_list_would_show:
+        "delete from ended_job where job_id = (select min(job_id) from ended_job where state = 'failed')"
+        => [("job_found", 1)];
+    an_active_job_that_nobody_would_find:
+        "delete from claim where id = (select min(claim_id) from job where state = 'active')"
+        => [("job_found", 1)];
     an_attempt_without_a_job:
         "insert into attempt (job_id, number, node_id, started_at, ended_at, outcome)
          values (999999, 1, gen_random_uuid(), now(), now(), 'released')"

@@ -182,6 +182,12 @@ const CHECKS: &[Check] = &[
         "src/store/verify/sql/lane_settled.sql",
         "a settled lane has no rows left to be rewritten"
     ),
+    check!(
+        "rows",
+        "job_found",
+        "src/store/verify/sql/job_found.sql",
+        "what waits, runs, failed or was cancelled is found by its state"
+    ),
     check!("rows", "rows_dangling", "src/store/verify/sql/rows_dangling.sql", "what a row refers to exists"),
 ];
 

@@ -1,0 +1,25 @@
+-- Jobs are found by the tables beside theirs: each that waits in waiting_job with its times, each that failed or was
+-- cancelled in ended_job, each that is active in what it was claimed with; and nothing else stands there.
+select format('job %s', coalesce(j.id, w.job_id)) as "subject!",
+       case when w.job_id is null then 'waits, but no claim would find it'
+            when j.id is null then 'is to be claimed, but does not wait'
+            else 'waits, and is to be claimed at another time or in another lane' end as "detail!"
+  from (select * from job where state = 'pending') as j
+  full join waiting_job w on w.job_id = j.id
+ where w.job_id is null or j.id is null
+    or (w.lane_id, w.run_at, w.waits_since)
+       is distinct from (j.lane_id, j.run_at, case when j.claims > j.epoch_claims then j.waits_since end)
+union all
+select format('job %s', coalesce(j.id, e.job_id)),
+       case when e.job_id is null then format('is %s, but no list would show it', j.state)
+            when j.id is null then format('is listed as %s, but is not', e.state)
+            else format('is %s, and is listed as something else', j.state) end
+  from (select * from job where state in ('failed', 'cancelled')) as j
+  full join ended_job e on e.job_id = j.id
+ where e.job_id is null or j.id is null
+    or (e.lane_id, e.state, e.finished_at, e.error_code) is distinct from (j.lane_id, j.state, j.finished_at, j.error_code)
+union all
+select format('job %s', j.id), 'is active, but nobody would find it if its node died'
+  from job j
+ where j.state = 'active'
+   and not exists (select from claim c where c.id = j.claim_id and c.node_id = j.node_id and j.id = any (c.jobs))
