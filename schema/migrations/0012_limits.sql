@@ -1,4 +1,4 @@
--- Limits: what claims take from them, what ends give back, and how they hold. Locks as in 0002_claims.sql.
+-- Limits: what claims take from them, what ends give back, and how they hold. Locks as in 0003_claims.sql.
 --
 -- A limit on a provider or a model counts jobs in flight, calls and tokens. Jobs in flight are those of its lanes. Calls
 -- and tokens are taken at the claim, as estimated: from a bucket, so that a minute's allowance is spread over the minute,

@@ -1,8 +1,9 @@
 -- The queue's own moves as functions: each is one call in autocommit, so no client holds a lock while the network
 -- waits. Lock order everywhere: leadership, gate, node, limits, lanes, jobs, dead letters, counters, runs; within each by id.
 
--- Claims hold the gate shared; pause, resume, cancel and priority changes hold it exclusively. Whoever takes it does so
--- in a statement of its own, so that the statements after it see everything that was committed before it was granted.
+-- Claims and ends of completed probes hold the gate shared; pause, resume, cancel and priority changes hold it
+-- exclusively. Whoever takes it does so in a statement of its own, so that the statements after it see everything that
+-- was committed before it was granted.
 create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
 
 -- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is

@@ -1,4 +1,4 @@
--- How claims end: in batches, by the node that holds them or by one that finds it dead. Locks as in 0002_claims.sql.
+-- How claims end: in batches, by the node that holds them or by one that finds it dead. Locks as in 0003_claims.sql.
 
 -- Makes an analysis of a run wait to be computed (anew). Nothing changes while one of the kind waits or runs. Whoever
 -- calls holds the locks that come before. That one is computed anew is recorded.

@@ -1,5 +1,5 @@
 -- Jobs that gave up, kept with everything needed to understand and redrive them, apart from the jobs. The lock order is
--- that of 0002_claims.sql; dead letters come after the jobs.
+-- that of 0003_claims.sql; dead letters come after the jobs.
 --
 -- A pending entry's job has failed in the entry's epoch: whatever lets the job try again closes the entry in the same
 -- transaction, and closing an entry by hand leaves the job alone.

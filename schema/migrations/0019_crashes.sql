@@ -1,4 +1,4 @@
--- Lanes that are held because their jobs crash. Locks as in 0002_claims.sql.
+-- Lanes that are held because their jobs crash. Locks as in 0003_claims.sql.
 
 -- Counts the jobs whose attempts have just ended by a crash while alone, and holds the lanes in which so many crash in
 -- the same way that the fault is hardly theirs. Whoever calls holds the lanes' locks and has recorded the attempts.

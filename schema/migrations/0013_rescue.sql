@@ -1,4 +1,4 @@
--- What dead nodes held is given back. Locks as in 0002_claims.sql.
+-- What dead nodes held is given back. Locks as in 0003_claims.sql.
 
 -- Since when leases can be judged: the start of the server, its recovery from a crash, or its promotion.
 create function leases_watched_since() returns timestamptz language plpgsql as $$
