@@ -83,8 +83,32 @@ language sql immutable as $$
                 else 'pending'::job_state end
 $$;
 
+-- Locks lanes and those of the same runs that their ends may change: the basic analyses, which the end of a run has computed,
+-- and all lanes of a run with a guard, which counts over them. Later it is too late to keep the order.
+create function lock_lanes_of_ends(p_lanes bigint[]) returns void language plpgsql
+set enable_seqscan = off
+as $$
+declare
+    v_ids bigint[];
+begin
+    select array_agg(id) into v_ids
+      from (
+        select unnest(p_lanes) as id
+        union
+        select a.id from lane a
+         where a.run_id = any (array(select l.run_id from lane l where l.id = any (p_lanes)))
+           and (a.kind = 'analyze:basic' or a.is_guarded)
+      ) as wanted;
+    perform from lane l where l.id = any (v_ids) order by l.id for update;
+end
+$$;
+
 -- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
 -- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel.
+--
+-- What becomes of a job depends on its lane, which is locked first. A probe that completed is completed, whatever becomes of
+-- its lane: where all are such, the lanes are locked only to be counted in, so that others claim from them meanwhile. The gate
+-- and the node keep away who locks in the other order: people's changes of lanes and jobs, and the rescue of this node's jobs.
 create function end_attempts(
     p_node uuid,
     p_job bigint[],
@@ -121,36 +145,37 @@ set enable_seqscan = off
 as $$
 declare
     v_now      timestamptz;
+    v_is_late  boolean := false;
     v_lanes    bigint[];
-    v_locked   bigint[];
+    -- What ended, in parallel.
     v_ids      bigint[];
     v_states   job_state[];
+    v_of_lane  bigint[];
+    v_of_claim bigint[];
+    v_codes    text[];
+    v_costs    numeric[];
     -- Why a job gave up; null for one that did not.
     v_reasons  text[];
     v_drained  uuid[];
     v_again    uuid[];
     v_limited  boolean;
 begin
+    if 'completed' = all (p_outcome) then
+        perform pg_advisory_xact_lock_shared(gate());
+        perform from node n where n.id = p_node for key share;
+        v_is_late := found;
+    end if;
     v_limited := lock_limits_of(p_job, p_error_code, p_holds);
     v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
-    -- Their runs' basic analyses as well: the end of a run has them computed, and then it is too late to keep the order.
-    -- And all lanes of a run with a guard, which counts over them.
-    select array_agg(id) into v_locked
-      from (
-        select unnest(v_lanes) as id
-        union
-        select a.id from lane a
-         where a.run_id = any (array(select l.run_id from lane l where l.id = any (v_lanes)))
-           and (a.kind = 'analyze:basic' or a.is_guarded)
-      ) as wanted;
-    perform from lane l where l.id = any (v_locked) order by l.id for update;
+    v_is_late := v_is_late and not exists (select from lane l where l.id = any (v_lanes) and l.kind <> 'probe:scenario');
+    if not v_is_late then
+        perform lock_lanes_of_ends(v_lanes);
+    end if;
     v_now := clock_timestamp();
 
     with input as materialized (
-        select * from unnest(p_job, p_number, p_outcome, p_delay_ms, p_error_code, p_error_message, p_retryable,
-                             p_stderr, p_usage, p_result, p_suspect, p_alone, p_fingerprint, p_cost_usd)
-            as t (id, number, outcome, delay_ms, error_code, error_message, retryable,
-                  stderr, usage, result, suspect, alone, fingerprint, cost_usd)
+        -- What is wide is looked up where it is needed: the parameters are expanded arrays, and a row carries its place.
+        select * from unnest(p_job, p_number, p_outcome) with ordinality as t (id, number, outcome, at)
     ), changed as (
         -- The fence: of claims that are not the node's any more nothing is found.
         update job j
@@ -159,67 +184,61 @@ begin
                finished_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) <> 'pending' then v_now end,
                -- Without a wait a job keeps its place, unless it crashed a worker: those that may be innocent go before it.
                run_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending'
-                                  and (i.delay_ms > 0 or i.alone)
-                             then v_now + i.delay_ms * interval '1 millisecond' else j.run_at end,
+                                  and (p_delay_ms[i.at] > 0 or p_alone[i.at])
+                             then v_now + p_delay_ms[i.at] * interval '1 millisecond' else j.run_at end,
                waits_since = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending' then v_now
                                   else j.waits_since end,
-               failures = j.failures + (i.outcome in ('failed', 'retried') and not i.alone)::int,
-               losses = j.losses + (i.outcome = 'lost' or i.alone)::int,
-               losses_alone = j.losses_alone + i.alone::int,
+               failures = j.failures + (i.outcome in ('failed', 'retried') and not p_alone[i.at])::int,
+               losses = j.losses + (i.outcome = 'lost' or p_alone[i.at])::int,
+               losses_alone = j.losses_alone + p_alone[i.at]::int,
                throttles = j.throttles + (i.outcome = 'throttled')::int,
-               throttled_ms = j.throttled_ms + case when i.outcome = 'throttled' then i.delay_ms else 0 end,
+               throttled_ms = j.throttled_ms + case when i.outcome = 'throttled' then p_delay_ms[i.at] else 0 end,
                -- Whoever has answered is no suspect any more.
-               is_suspect = case when i.outcome = 'lost' then j.is_suspect or i.suspect
+               is_suspect = case when i.outcome = 'lost' then j.is_suspect or p_suspect[i.at]
                                  when i.outcome = 'released' then j.is_suspect
                                  else false end,
-               error_code = case i.outcome when 'released' then j.error_code else i.error_code end,
-               error_message = case i.outcome when 'released' then j.error_message else i.error_message end,
-               error_retryable = case i.outcome when 'released' then j.error_retryable else i.retryable end
+               error_code = case i.outcome when 'released' then j.error_code else p_error_code[i.at] end,
+               error_message = case i.outcome when 'released' then j.error_message else p_error_message[i.at] end,
+               error_retryable = case i.outcome when 'released' then j.error_retryable else p_retryable[i.at] end
           from input i cross join lane l
          where j.id = i.id and j.id = any (p_job) and j.claims = i.number and j.state = 'active' and j.node_id = p_node
            and l.id = j.lane_id and l.id = any (v_lanes)
         returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.pricing, i.number,
-                  i.delay_ms, i.error_code, i.error_message, i.retryable, i.stderr, i.usage, i.result, i.alone, i.fingerprint,
-                  i.cost_usd as told_usd, i.outcome = 'retried' as is_cut_short,
+                  i.at, i.outcome = 'retried' as is_cut_short,
                   -- Nothing is retried in a closed lane.
                   case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome
     ), fenced as materialized (
         select c.*,
                case when c.kind = 'probe:scenario' then coalesce(
-                   case when c.outcome = 'completed' then (c.result ->> 'costUsd')::numeric else c.told_usd end,
+                   case when c.outcome = 'completed' then (p_result[c.at] ->> 'costUsd')::numeric else p_cost_usd[c.at] end,
                    case when c.pricing is not null
-                        then usage_cost(case when c.outcome = 'completed' then c.result -> 'usage' else c.usage end, c.pricing) end)
+                        then usage_cost(case when c.outcome = 'completed' then p_result[c.at] -> 'usage'
+                                             else p_usage[c.at] end, c.pricing) end)
                end as cost_usd
           from changed c
-    ), ended as (
-        select f.claim_id, count(*)::int as n from fenced f group by f.claim_id
-    ), counted_down as (
-        update claim c set unended = c.unended - e.n from ended e where c.id = e.claim_id and c.unended > e.n
-    ), over as (
-        delete from claim c using ended e where c.id = e.claim_id and c.unended <= e.n
     ), recorded as (
         insert into attempt
                (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
                 fingerprint, cost_usd)
-        select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, f.error_code, f.error_message, f.stderr, f.usage,
-               f.fingerprint, case when f.outcome <> 'completed' then f.cost_usd end
+        select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, p_error_code[f.at], p_error_message[f.at],
+               p_stderr[f.at], p_usage[f.at], p_fingerprint[f.at], case when f.outcome <> 'completed' then f.cost_usd end
           from fenced f
     ), transcribed as (
         insert into transcript
                (job_id, lane_id, scenario_id, model_version, turns, usage, score, cost_usd, latency_ms, created_at)
-        select f.id, f.lane_id, f.scenario_id, f.result ->> 'modelVersion', f.result -> 'turns', f.result -> 'usage',
-               (f.result ->> 'score')::int, f.cost_usd,
+        select f.id, f.lane_id, f.scenario_id, p_result[f.at] ->> 'modelVersion', p_result[f.at] -> 'turns',
+               p_result[f.at] -> 'usage', (p_result[f.at] ->> 'score')::int, f.cost_usd,
                (select coalesce(sum((t ->> 'latencyMs')::numeric), 0)::int
-                  from jsonb_array_elements(f.result -> 'turns') as t),
+                  from jsonb_array_elements(p_result[f.at] -> 'turns') as t),
                v_now
           from fenced f
          where f.state = 'completed' and f.kind = 'probe:scenario'
     ), analysed as (
         insert into analysis as a (run_id, kind, job_id, result, coverage, warnings, computed_at)
-        select f.run_id, f.kind, f.id, f.result, f.result -> 'coverage',
-               array(select jsonb_array_elements_text(f.result -> 'warnings')), v_now
+        select f.run_id, f.kind, f.id, p_result[f.at], p_result[f.at] -> 'coverage',
+               array(select jsonb_array_elements_text(p_result[f.at] -> 'warnings')), v_now
           from fenced f
-         where f.state = 'completed' and f.kind <> 'probe:scenario' and f.result is distinct from '{"unchanged": true}'
+         where f.state = 'completed' and f.kind <> 'probe:scenario' and p_result[f.at] is distinct from '{"unchanged": true}'
         on conflict (run_id, kind) do update
            set (job_id, result, coverage, warnings, computed_at, cached_from) =
                (excluded.job_id, excluded.result, excluded.coverage, excluded.warnings, excluded.computed_at, null)
@@ -227,61 +246,76 @@ begin
         update analysis a
            set job_id = f.id, cached_from = coalesce(a.cached_from, a.computed_at), computed_at = v_now
           from fenced f
-         where a.run_id = f.run_id and a.kind = f.kind and f.state = 'completed' and f.result = '{"unchanged": true}'
-    ), counted as (
-        select f.lane_id, count(*)::int as n,
-               count(*) filter (where f.state = 'pending')::int as pending,
-               count(*) filter (where f.state = 'completed')::int as completed,
-               count(*) filter (where f.state = 'failed')::int as failed,
-               count(*) filter (where f.state = 'cancelled')::int as cancelled,
-               sum(f.cost_usd) as cost_usd
-          from fenced f
-         group by f.lane_id
-    ), moved as (
-        update lane l
-           set active = l.active - c.n,
-               pending = l.pending + c.pending,
-               completed = l.completed + c.completed,
-               failed = l.failed + c.failed,
-               cancelled = l.cancelled + c.cancelled,
-               is_live = l.pending + c.pending + l.active - c.n > 0,
-               cost_usd = case when c.cost_usd is null then l.cost_usd else coalesce(l.cost_usd, 0) + c.cost_usd end,
-               version = l.version + 1, updated_at = v_now
-          from counted c
-         where l.id = c.lane_id and l.id = any (v_lanes)
-    ), blamed as (
-        insert into lane_error as e (lane_id, error_code, failed)
-        select f.lane_id, f.error_code, count(*) from fenced f where f.state = 'failed'
-         group by f.lane_id, f.error_code order by 1, 2
-        on conflict (lane_id, error_code) do update set failed = e.failed + excluded.failed
-    ), spent as (
-        insert into spend_day as d (day, owner, group_name, node_id, usd)
-        select (v_now at time zone 'UTC')::date, r.created_by, coalesce(r.created_group, ''), p_node, sum(f.cost_usd)
-          from fenced f join run r on r.id = f.run_id
-         where f.cost_usd > 0
-         group by r.created_by, coalesce(r.created_group, '') order by 2, 3
-        on conflict (day, owner, group_name, node_id) do update set usd = d.usd + excluded.usd
-    ), tallied as (
-        insert into queue_minute as q (minute, kind, node_id, completed, failed)
-        select date_trunc('minute', v_now), f.kind, p_node,
-               count(*) filter (where f.state = 'completed'), count(*) filter (where f.state = 'failed')
-          from fenced f where f.state in ('completed', 'failed')
-         group by f.kind order by f.kind
-        on conflict (minute, kind, node_id) do update
-           set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed
+         where a.run_id = f.run_id and a.kind = f.kind and f.state = 'completed' and p_result[f.at] = '{"unchanged": true}'
     )
-    select array_agg(f.id), array_agg(f.state), array_agg(distinct f.lane_id),
+    select array_agg(f.id), array_agg(f.state), array_agg(f.lane_id), array_agg(f.claim_id), array_agg(p_error_code[f.at]),
+           array_agg(f.cost_usd), array_agg(distinct f.lane_id),
            array_agg(case when f.state <> 'failed' then null
-                          when f.alone then 'crash_loop'
-                          when f.retryable and not f.is_cut_short then 'max_retries_exceeded'
+                          when p_alone[f.at] then 'crash_loop'
+                          when p_retryable[f.at] and not f.is_cut_short then 'max_retries_exceeded'
                           else 'non_retryable' end)
-      into v_ids, v_states, v_lanes, v_reasons
+      into v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs, v_lanes, v_reasons
       from fenced f;
     -- What comes too late changes nothing: from here on only the lanes that moved count.
     if v_ids is null then
         return;
     end if;
     return query select * from unnest(v_ids, v_states);
+
+    if v_is_late then
+        perform lock_lanes_of_ends(v_lanes);
+    end if;
+    v_now := clock_timestamp();
+    with ended as materialized (
+        select * from unnest(v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs)
+            as t (id, state, lane_id, claim_id, error_code, cost_usd)
+    ), of_claim as (
+        select e.claim_id, count(*)::int as n from ended e group by e.claim_id
+    ), counted_down as (
+        update claim c set unended = c.unended - e.n from of_claim e where c.id = e.claim_id and c.unended > e.n
+    ), over as (
+        delete from claim c using of_claim e where c.id = e.claim_id and c.unended <= e.n
+    ), of_lane as materialized (
+        select e.lane_id, count(*)::int as n,
+               count(*) filter (where e.state = 'pending')::int as pending,
+               count(*) filter (where e.state = 'completed')::int as completed,
+               count(*) filter (where e.state = 'failed')::int as failed,
+               count(*) filter (where e.state = 'cancelled')::int as cancelled,
+               sum(e.cost_usd) as cost_usd
+          from ended e
+         group by e.lane_id
+    ), moved as (
+        update lane l
+           set active = l.active - e.n,
+               pending = l.pending + e.pending,
+               completed = l.completed + e.completed,
+               failed = l.failed + e.failed,
+               cancelled = l.cancelled + e.cancelled,
+               is_live = l.pending + e.pending + l.active - e.n > 0,
+               cost_usd = case when e.cost_usd is null then l.cost_usd else coalesce(l.cost_usd, 0) + e.cost_usd end,
+               version = l.version + 1, updated_at = v_now
+          from of_lane e
+         where l.id = e.lane_id and l.id = any (v_lanes)
+        returning l.run_id, l.kind, e.completed, e.failed, e.cost_usd
+    ), blamed as (
+        insert into lane_error as x (lane_id, error_code, failed)
+        select e.lane_id, e.error_code, count(*) from ended e where e.state = 'failed'
+         group by e.lane_id, e.error_code order by 1, 2
+        on conflict (lane_id, error_code) do update set failed = x.failed + excluded.failed
+    ), spent as (
+        insert into spend_day as d (day, owner, group_name, node_id, usd)
+        select (v_now at time zone 'UTC')::date, r.created_by, coalesce(r.created_group, ''), p_node, sum(m.cost_usd)
+          from moved m join run r on r.id = m.run_id
+         where m.cost_usd > 0
+         group by r.created_by, coalesce(r.created_group, '') order by 2, 3
+        on conflict (day, owner, group_name, node_id) do update set usd = d.usd + excluded.usd
+    )
+    insert into queue_minute as q (minute, kind, node_id, completed, failed)
+    select date_trunc('minute', v_now), m.kind, p_node, sum(m.completed), sum(m.failed)
+      from moved m where m.completed + m.failed > 0
+     group by m.kind order by m.kind
+    on conflict (minute, kind, node_id) do update
+       set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed;
 
     if v_limited then
         perform settle_limits(array_agg(i.id), array_agg(i.number), array_agg(i.delay_ms),

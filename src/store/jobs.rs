@@ -200,9 +200,7 @@ fn page_query(run_id: Uuid, filter: &JobFilter, page: &PageRequest<i64>) -> Quer
             .push_bind(before)
             .push(", ")
             .push_bind(limit),
-        None => {
-            query.push("jobs_before(l.id, s.state, ").push_bind(before).push(", ").push_bind(limit)
-        }
+        None => query.push("jobs_before(l.id, s.state, ").push_bind(before).push(", ").push_bind(limit),
     };
     query.push(") as j (id) where l.run_id = ").push_bind(run_id);
     push_lane_conditions(&mut query, filter);

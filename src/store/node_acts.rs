@@ -143,6 +143,8 @@ impl Store {
                         let state = job.state.parse()?;
                         return Ok(Some(JobRelease::NotHeld { state, number: job.claims }));
                     };
+                    // Waits for ends that are under way, which take their locks in another order.
+                    sqlx::query!("select from node where id = $1 for update", node).execute(&mut *c).await?;
                     let before = job_facts(c, id).await?;
                     if release(c, node, &[id], &[job.claims]).await? == 1 {
                         record_job_change(c, "releaseJob", id, job.run_id, before).await?;

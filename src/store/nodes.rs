@@ -216,7 +216,9 @@ impl Store {
                 .rows_affected();
                 crash_point("settle.before");
                 if i64::try_from(rewritten).unwrap_or(i64::MAX) < batch {
-                    sqlx::query!("update lane set is_settled = true where id = $1", lane.id).execute(c).await?;
+                    sqlx::query!("update lane set is_settled = true where id = $1", lane.id)
+                        .execute(c)
+                        .await?;
                 }
                 Ok(rewritten.max(1))
             })
