@@ -32,14 +32,14 @@ select r.id, 'probe:scenario', m.model, m.position, r.priority, c.ended < c.tota
  order by r.seq, m.position;
 
 insert into job (lane_id, scenario_id, sample, state, claims, failures, run_at, claimed_at, finished_at,
-                 error_code, error_message, error_retryable)
+                 error_code, error_message, error_retryable, is_fresh)
 select l.id, s.first + k % s.n, k / s.n, j.state, (j.state <> 'pending')::int, (j.state = 'failed')::int,
        now() - interval '1 day',
        case when j.state <> 'pending' then j.at - interval '1 second' end,
        case when j.state <> 'pending' then j.at end,
        case when j.state = 'failed' then 'server_error' end,
        case when j.state = 'failed' then 'the provider answered 503' end,
-       case when j.state = 'failed' then true end
+       case when j.state = 'failed' then true end, j.state = 'pending'
   from lane l
  cross join (select min(id) as first, count(*)::int as n from scenario) as s
  cross join lateral generate_series(0, l.total - 1) as k
@@ -49,6 +49,10 @@ select l.id, s.first + k % s.n, k / s.n, j.state, (j.state <> 'pending')::int, (
                 else 'completed' end::job_state as state,
            now() - (k % 1200) * interval '1 minute' as at
  ) as j;
+
+update lane l set fresh = j.n, fresh_after = j.first - 1, fresh_until = j.last, fresh_at = j.run_at
+  from (select lane_id, min(id) as first, max(id) as last, min(run_at) as run_at, count(*)::int as n from job where is_fresh group by lane_id) as j
+ where j.lane_id = l.id;
 
 insert into lane_error (lane_id, error_code, failed) select id, 'server_error', failed from lane where failed > 0;
 

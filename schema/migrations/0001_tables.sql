@@ -117,6 +117,12 @@ create table lane (
     completed       int not null default 0 check (completed >= 0),
     failed          int not null default 0 check (failed >= 0),
     cancelled       int not null default 0 check (cancelled >= 0),
+    -- How many fresh jobs it has, and where: beyond one id and up to another, all due since fresh_at. A claim moves
+    -- fresh_after on, so nothing that was claimed is looked at again. Others may have ids in between.
+    fresh           int not null default 0 check (fresh >= 0),
+    fresh_after     bigint not null default 0,
+    fresh_until     bigint not null default 0,
+    fresh_at        timestamptz,
     -- What its tokens cost, as the worker protocol has it: fixed when the run is started. Null: unknown.
     pricing         jsonb,
     -- US dollars for all of its attempts, whatever became of them; null while no price is known.
@@ -133,7 +139,8 @@ create table lane (
     check (is_open = (closed_at is null)),
     check (is_open or pending = 0),
     check ((held_at is null) = (hold_reason is null) and (held_at is null) = (hold_fingerprint is null)),
-    check ((kind = 'probe:scenario') = (model is not null))
+    check ((kind = 'probe:scenario') = (model is not null)),
+    check (fresh = 0 or fresh_at is not null)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- What a claim and queueStatus read: the few lanes in which anything waits or runs.
 create index lane_live on lane (kind) where is_live;
@@ -143,13 +150,15 @@ create index lane_unsettled on lane (id) where not is_settled;
 -- One unit of work. Rows are inserted by one statement from lanes and scenarios that exist, and are deleted only with
 -- their run, so no foreign keys: their triggers would cost more than the insert. A claim and an end make a new version
 -- each. No index names anything that they change, and there is room for both versions in the page, so they write no index
--- (HOT). What finds jobs by their state stands in the tables behind this one; a completed probe is found by its transcript.
+-- (HOT). What finds jobs by their state stands beside this table; a completed probe is found by its transcript.
 create table job (
     id               bigint generated always as identity primary key,
     lane_id          bigint not null,
     scenario_id      bigint,
     sample           smallint not null default 0,
     state            job_state not null default 'pending',
+    -- Waits since its run was started and for nothing but its turn: found by its lane's fresh_after, and not in waiting_job.
+    is_fresh         boolean not null default false,
     -- Was in a worker that died; runs alone until it has answered.
     is_suspect       boolean not null default false,
     cancel_requested boolean not null default false,
@@ -178,6 +187,7 @@ create table job (
     error_message    text,
     error_retryable  boolean,
     constraint job_identity unique nulls not distinct (lane_id, scenario_id, sample),
+    check (not is_fresh or state = 'pending' and claims = 0 and epoch = 0),
     check ((state = 'active') = (node_id is not null)),
     check (state <> 'active' or (claims > 0 and claimed_at is not null)),
     check ((state in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),

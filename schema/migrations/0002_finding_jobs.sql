@@ -1,6 +1,6 @@
--- Where jobs are found by their state: tables beside `job`, which follow it.
+-- Where jobs are found by their state: tables beside `job`, which follow it, and the ranges of lanes.
 
--- The jobs that wait, in the order in which a lane's are claimed.
+-- The jobs that wait and are not fresh, in the order in which a lane's are claimed.
 create table waiting_job (
     lane_id     bigint not null,
     job_id      bigint not null,
@@ -35,16 +35,21 @@ create index ended_job_last on ended_job (lane_id, finished_at, job_id) where st
 -- The filter on error codes.
 create index ended_job_code on ended_job (lane_id, error_code, job_id) where state = 'failed';
 
--- The tables behind `job` follow it, whoever changes it. What all jobs go through does so without these triggers, which
--- would cost more than the rest of it: a claim takes its jobs out of waiting_job itself, and a job that completes leaves no row.
+-- The tables beside `job` follow it, whoever changes it. What all jobs go through does without these triggers, which would
+-- cost more than the rest of it: a claim takes its jobs out itself (runlane.follow is off then), and one that completes leaves
+-- no row.
 create function follow_job() returns trigger language plpgsql as $$
 declare
     v_claim bigint;
 begin
+    if old.is_fresh then
+        -- Whoever changes what waits has the lane locked.
+        update lane l set fresh = l.fresh - 1 where l.id = new.lane_id;
+    end if;
     if old.state = 'pending' and new.state = 'pending' then
-        update waiting_job w
-           set run_at = new.run_at, waits_since = case when new.claims > new.epoch_claims then new.waits_since end
-         where w.lane_id = new.lane_id and w.job_id = new.id;
+        insert into waiting_job as w (lane_id, job_id, run_at, waits_since)
+        values (new.lane_id, new.id, new.run_at, case when new.claims > new.epoch_claims then new.waits_since end)
+        on conflict (lane_id, job_id) do update set run_at = excluded.run_at, waits_since = excluded.waits_since;
         return null;
     end if;
     case old.state
@@ -71,35 +76,49 @@ begin
 end
 $$;
 create trigger job_moves after update of state, run_at, waits_since, claims, epoch_claims on job for each row
-    when (old.state is distinct from new.state and (old.state, new.state) <> ('active', 'completed')
-          and coalesce(current_setting('runlane.claims', true), '') <> 'on'
-          or old.state = 'pending' and new.state = 'pending'
-             and (old.run_at, old.waits_since, old.claims > old.epoch_claims)
-                 is distinct from (new.run_at, new.waits_since, new.claims > new.epoch_claims))
+    when ((old.state is distinct from new.state and (old.state, new.state) <> ('active', 'completed')
+           or old.state = 'pending' and new.state = 'pending'
+              and (old.is_fresh, old.run_at, old.waits_since, old.claims > old.epoch_claims)
+                  is distinct from (new.is_fresh, new.run_at, new.waits_since, new.claims > new.epoch_claims))
+          and coalesce(current_setting('runlane.follow', true), '') <> 'off')
     execute function follow_job();
 
-create function follow_new_jobs() returns trigger language plpgsql as $$
+-- Whatever happens to a fresh job, it is fresh no more.
+create function age_job() returns trigger language plpgsql as $$
 begin
-    insert into waiting_job (lane_id, job_id, run_at, waits_since)
-    select n.lane_id, n.id, n.run_at, case when n.claims > n.epoch_claims then n.waits_since end
-      from new_rows n where n.state = 'pending';
-    insert into ended_job (lane_id, state, job_id, finished_at, error_code)
-    select n.lane_id, n.state, n.id, n.finished_at, n.error_code from new_rows n where n.state in ('failed', 'cancelled');
-    -- No job is made active; what fills tables by hand does it all the same.
-    if exists (select from new_rows n where n.state = 'active') then
-        with claimed as (
+    new.is_fresh := false;
+    return new;
+end
+$$;
+create trigger job_ages before update of state, run_at, waits_since, claims, epoch, epoch_claims on job for each row
+    when (old.is_fresh and new.is_fresh
+          and (old.state, old.run_at, old.waits_since, old.claims, old.epoch, old.epoch_claims)
+              is distinct from (new.state, new.run_at, new.waits_since, new.claims, new.epoch, new.epoch_claims))
+    execute function age_job();
+
+create function follow_new_job() returns trigger language plpgsql as $$
+declare
+    v_claim bigint;
+begin
+    case new.state
+        when 'pending' then
+            insert into waiting_job (lane_id, job_id, run_at, waits_since)
+            values (new.lane_id, new.id, new.run_at,
+                    case when new.claims > new.epoch_claims then new.waits_since end);
+        -- No job is made active; what fills tables by hand does it all the same.
+        when 'active' then
             insert into claim (node_id, claimed_at, jobs, unended)
-            select n.node_id, n.claimed_at, array_agg(n.id), count(*) from new_rows n where n.state = 'active'
-             group by n.node_id, n.claimed_at
-            returning id, jobs
-        )
-        update job j set claim_id = c.id from claimed c cross join lateral unnest(c.jobs) as m (id) where j.id = m.id;
-    end if;
+            values (new.node_id, new.claimed_at, array[new.id], 1) returning id into v_claim;
+            update job j set claim_id = v_claim where j.id = new.id;
+        else
+            insert into ended_job (lane_id, state, job_id, finished_at, error_code)
+            values (new.lane_id, new.state, new.id, new.finished_at, new.error_code);
+    end case;
     return null;
 end
 $$;
-create trigger job_comes after insert on job referencing new table as new_rows
-    for each statement execute function follow_new_jobs();
+create trigger job_comes after insert on job for each row
+    when (not new.is_fresh and new.state <> 'completed') execute function follow_new_job();
 
 create function follow_gone_jobs() returns trigger language plpgsql
 -- Few rows of many: never by reading all.
@@ -125,3 +144,52 @@ select j.id, j.lane_id, j.scenario_id, j.epoch, j.epoch_claims, j.claims, j.clai
     select j.* from job j where j.id = any (c.jobs) and j.state = 'active' and j.claim_id = c.id offset 0
  ) as j;
 comment on view active_job is 'The jobs that nodes run now.';
+
+-- The fresh jobs of a lane after an id, in the order in which they are claimed.
+create function fresh_jobs(p_lane lane, p_after bigint default 0) returns table (job_id bigint, run_at timestamptz)
+language sql stable as $$
+    -- By the key: by the index on their identity all jobs of the lane would be read.
+    select j.id, j.run_at
+      from job j
+     where j.id > greatest(p_lane.fresh_after, p_after) and j.id <= p_lane.fresh_until
+       and j.lane_id + 0 = p_lane.id and j.state = 'pending' and j.is_fresh
+     order by j.id
+     limit p_lane.fresh
+$$;
+
+-- The jobs of a lane that wait, in the order in which they are claimed; at most so many.
+create function waiting_jobs(p_lane lane, p_limit bigint)
+returns table (job_id bigint, run_at timestamptz, is_fresh boolean) language sql stable as $$
+    select w.*
+      from ((select q.job_id, q.run_at, false from waiting_job q
+              where q.lane_id = p_lane.id order by q.run_at, q.job_id limit p_limit)
+            union all
+            (select f.job_id, f.run_at, true from fresh_jobs(p_lane) as f limit p_limit)
+           ) as w (job_id, run_at, is_fresh)
+     order by w.run_at, w.job_id
+     limit p_limit
+$$;
+
+-- Writes down that the waiting jobs of a closed lane, which the caller has locked, are cancelled: so many of them. Returns how
+-- many it was.
+create function settle_lane(p_lane bigint, p_limit bigint) returns bigint language plpgsql
+set runlane.follow = 'off'
+as $$
+declare
+    v_closed_at timestamptz := (select l.closed_at from lane l where l.id = p_lane);
+    v_jobs      bigint[];
+    v_fresh     int;
+    v_last      bigint;
+begin
+    select array_agg(w.job_id), count(*) filter (where w.is_fresh), max(w.job_id) filter (where w.is_fresh)
+      into v_jobs, v_fresh, v_last
+      from lane l cross join lateral waiting_jobs(l, p_limit) as w
+     where l.id = p_lane;
+    update job j set state = 'cancelled', is_fresh = false, finished_at = v_closed_at where j.id = any (v_jobs);
+    delete from waiting_job w where w.lane_id = p_lane and w.job_id = any (v_jobs);
+    insert into ended_job (lane_id, state, job_id, finished_at, error_code)
+    select j.lane_id, j.state, j.id, j.finished_at, j.error_code from job j where j.id = any (v_jobs);
+    update lane l set fresh = l.fresh - v_fresh, fresh_after = v_last where l.id = p_lane and v_fresh > 0;
+    return coalesce(cardinality(v_jobs), 0);
+end
+$$;

@@ -36,8 +36,8 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 -- A plan that was made when the tables were empty is kept until they are analysed.
 set enable_seqscan = off
--- It keeps the tables behind `job` itself (see follow_job).
-set runlane.claims = 'on'
+-- It keeps the tables beside `job` itself (see follow_job).
+set runlane.follow = 'off'
 as $$
 declare
     v_now    timestamptz;
@@ -89,7 +89,7 @@ begin
     -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
     with live as materialized (
         select l.id, l.kind, l.run_id, l.model, l.priority, l.max_concurrency, l.budget_usd, l.requests, l.tokens,
-               l.pending, l.active,
+               l.pending, l.active, l.fresh,
                l.is_open and not l.is_paused and l.held_at is null as is_free,
                s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
           from lane l
@@ -97,7 +97,7 @@ begin
          where l.is_live
     ), candidate as materialized (
         -- The level of a lane's first unit, if nothing of its run waits for its time.
-        select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active,
+        select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active, l.fresh,
                l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
           from live l
          where l.is_free and l.pending > 0 and l.slots > 0
@@ -123,7 +123,9 @@ begin
               from (select * from candidate c where c.kind = s.kind
                      order by c.priority desc, c.first, c.id) as c
              cross join lateral (
-                select from waiting_job w where w.lane_id = c.id and w.run_at <= v_now limit 1
+                select where c.fresh > 0
+                union all
+                (select from waiting_job w where c.fresh = 0 and w.lane_id = c.id and w.run_at <= v_now limit 1)
              ) as d
              limit 2 * s.slots + 16
          ) as o
@@ -135,7 +137,7 @@ begin
         select c.*, d.n, count(*) over (partition by c.kind) = 1 and not v_is_limited as is_alone
           from capped c
          cross join lateral (
-            select count(*) as n
+            select least(c.cap, c.fresh + count(*)) as n
               from (select from waiting_job w
                      where w.lane_id = c.id and w.run_at <= v_now
                      limit c.cap) as waiting
@@ -226,32 +228,49 @@ begin
                         then floor((money_left(p.run_id) - p.usd_before) / p.reserve) end)) as n
           from plan p
     ), picked as materialized (
-        select w.place
+        -- In the order of (run_at, id): what keeps its place, then fresh ones, then what had to wait until later.
+        select a.id as lane_id, w.place, w.job_id
           from allowed a
+          join lane l on l.id = a.id and l.id = any (v_lanes)
          cross join lateral (
-            select w.ctid as place from waiting_job w
-             where w.lane_id = a.id and w.run_at <= v_now
-             order by w.run_at, w.job_id
-             limit a.n
+            with older as materialized (
+                select w.ctid as place, w.job_id from waiting_job w
+                 where w.lane_id = l.id and w.run_at <= least(coalesce(l.fresh_at, '-infinity'), v_now)
+                 order by w.run_at, w.job_id limit a.n
+            ), fresh as materialized (
+                select null::tid, f.job_id from fresh_jobs(l) as f limit a.n - (select count(*) from older)
+            )
+            select * from older
+            union all
+            select * from fresh
+            union all
+            (select w.ctid, w.job_id from waiting_job w
+              where w.lane_id = l.id and w.run_at > coalesce(l.fresh_at, '-infinity') and w.run_at <= v_now
+              order by w.run_at, w.job_id
+              limit a.n - (select count(*) from older) - (select count(*) from fresh))
          ) as w
     ), taken as (
-        delete from waiting_job w where w.ctid = any (array(select p.place from picked p)) returning w.job_id
+        delete from waiting_job w
+         where w.ctid = any (array(select p.place from picked p where p.place is not null))
     ), held as (
         insert into claim (node_id, claimed_at, jobs, unended)
-        select p_node, v_claimed_at, array_agg(t.job_id), count(*) from taken t having count(*) > 0
+        select p_node, v_claimed_at, array_agg(p.job_id), count(*) from picked p having count(*) > 0
         returning id, jobs
     ), claimed as (
         update job j
-           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at,
+           set state = 'active', is_fresh = false, claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at,
                claim_id = (select h.id from held h)
          where j.id = any ((select h.jobs from held h)::bigint[])
         returning j.id, j.claims, j.lane_id
     ), counted as (
         select c.lane_id, count(*)::int as n from claimed c group by c.lane_id
+    ), gone_on as materialized (
+        select p.lane_id, count(*)::int as n, max(p.job_id) as job_id from picked p where p.place is null group by p.lane_id
     ), moved as (
         update lane l
-           set pending = l.pending - c.n, active = l.active + c.n, version = l.version + 1, updated_at = v_now
-          from counted c
+           set pending = l.pending - c.n, active = l.active + c.n, version = l.version + 1, updated_at = v_now,
+               fresh = l.fresh - coalesce(g.n, 0), fresh_after = coalesce(g.job_id, l.fresh_after)
+          from counted c left join gone_on g on g.lane_id = c.lane_id
          where l.id = c.lane_id and l.id = any (v_lanes)
         returning l.run_id
     ), charged as (

@@ -195,7 +195,10 @@ create function reopen_lanes(p_run uuid) returns void language sql as $$
         returning j.lane_id
     ), waiting as (
         -- Rows that maintenance has not come to: they are cancelled by their lane only.
-        select w.lane_id from closed c join waiting_job w on w.lane_id = c.id where not c.is_settled
+        select c.id as lane_id
+          from closed c join lane l on l.id = c.id
+         cross join lateral waiting_jobs(l, null) as w
+         where not c.is_settled
     ), counted as (
         select w.lane_id, count(*)::int as n
           from (select lane_id from rewritten union all select lane_id from waiting) as w

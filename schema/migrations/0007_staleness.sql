@@ -267,9 +267,17 @@ create function waiting_of_lane(
 begin
     if p_stage = 'waiting' then
         return query
-        select w.job_id, w.run_at, w.waits_since is null from waiting_job w
-         where w.lane_id = p_lane and w.run_at <= p_until
-           and (w.run_at, w.job_id) > (p_after, p_after_job) and (not p_passes_over or w.waits_since is null)
+        select w.*
+          from ((select q.job_id, q.run_at, q.waits_since is null from waiting_job q
+                  where q.lane_id = p_lane and q.run_at <= p_until
+                    and (q.run_at, q.job_id) > (p_after, p_after_job) and (not p_passes_over or q.waits_since is null)
+                  order by q.run_at, q.job_id limit p_limit)
+                union all
+                (select f.job_id, f.run_at, true
+                   from lane l
+                  cross join lateral fresh_jobs(l, case when p_after = l.fresh_at then p_after_job else 0 end) as f
+                  where l.id = p_lane and l.fresh_at <= p_until and l.fresh_at >= p_after limit p_limit)
+               ) as w (job_id, run_at, is_it)
          order by w.run_at, w.job_id limit p_limit;
     elsif p_stage = 'waiting_for_retry' then
         return query
@@ -328,6 +336,7 @@ begin
            and case t.stage
                when 'waiting' then exists (
                    select from waiting_job w where w.lane_id = t.lane_id and w.run_at <= c.until)
+                    or l.fresh > 0 and l.fresh_at <= c.until
                when 'waiting_for_retry' then exists (
                    select from waiting_job w where w.lane_id = t.lane_id and w.waits_since <= c.until)
                else l.active > 0 end

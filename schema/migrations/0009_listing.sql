@@ -7,6 +7,16 @@ language sql stable as $$
     (select w.job_id from waiting_job w
       where p_state = 'pending' and w.lane_id = p_lane and w.job_id < p_before order by w.job_id desc limit p_limit)
     union all
+    (select j.id
+       from lane l
+      cross join lateral (
+        select j.id from job j
+         where j.id > l.fresh_after and j.id <= l.fresh_until and j.id < p_before
+           and j.lane_id + 0 = l.id and j.state = 'pending' and j.is_fresh
+         order by j.id desc limit p_limit
+      ) as j
+      where p_state = 'pending' and l.id = p_lane)
+    union all
     (select a.id from active_job a
       where p_state = 'active' and a.lane_id = p_lane and a.id < p_before order by a.id desc limit p_limit)
     union all
@@ -31,6 +41,9 @@ create function jobs_after(p_lane bigint, p_state job_state, p_after bigint, p_l
 language sql stable as $$
     (select w.job_id from waiting_job w
       where p_state = 'pending' and w.lane_id = p_lane and w.job_id > p_after order by w.job_id limit p_limit)
+    union all
+    (select f.job_id from lane l cross join lateral fresh_jobs(l, p_after) as f
+      where p_state = 'pending' and l.id = p_lane limit p_limit)
     union all
     (select a.id from active_job a
       where p_state = 'active' and a.lane_id = p_lane and a.id > p_after order by a.id limit p_limit)

@@ -54,7 +54,7 @@ begin
         -- In the order of the lanes, and looked at one by one: the loop ends the query as soon as it has enough.
         select c.*, m.at as mark_at, m.job_id as mark_job
           from (
-            select t.*, h.health, d.action as does, f.stale_from,
+            select t.*, l as lane, h.health, d.action as does, f.stale_from,
                    case h.health when 'stale' then f.stale_from
                                  else v_now - interval '1 millisecond' * t.warn_ms end as cutoff,
                    greatest(l.resumed_at, q.resumed_at) as resumed_at
@@ -86,6 +86,8 @@ begin
                when 'waiting' then exists (
                    select from waiting_job w where w.lane_id = c.lane_id and w.run_at <= c.cutoff
                       and (w.run_at, w.job_id) > (m.at, m.job_id))
+                    or (c.lane).fresh > 0 and (c.lane).fresh_at <= c.cutoff and (c.lane).fresh_at >= m.at
+                       and exists (select from fresh_jobs(c.lane, case when (c.lane).fresh_at = m.at then m.job_id else 0 end))
                else exists (
                    select from waiting_job w where w.lane_id = c.lane_id
                       and w.waits_since <= c.cutoff and (w.waits_since, w.job_id) > (m.at, m.job_id))

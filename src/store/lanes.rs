@@ -13,8 +13,7 @@ const SELECT: &str = "
 select l.id, l.run_id, r.name as run_name, r.created_by as owner, l.kind::text as kind, l.model, l.priority,
        l.max_concurrency, l.is_paused, l.held_at, l.hold_reason, not l.is_open as is_closed, l.total, l.pending, l.active, l.completed, l.failed,
        l.cancelled, l.cost_usd, greatest(l.updated_at, l.closed_at) as updated_at,
-       (select w.job_id from waiting_job w where w.lane_id = l.id and l.is_open
-         order by w.run_at, w.job_id limit 1) as next_job
+       (select w.job_id from waiting_jobs(l, 1) as w where l.is_open) as next_job
   from lane l join run r on r.id = l.run_id where true";
 
 #[derive(sqlx::FromRow)]

@@ -194,9 +194,9 @@ impl Store {
         in_transaction(self, move |c| {
             Box::pin(async move {
                 assert_leader(c, term).await?;
-                let lane = sqlx::query!(
+                let lane = sqlx::query_scalar!(
                     // Whoever is about to open a lane again takes such rows back; if it dies of that, they come here.
-                    "select id, closed_at from lane
+                    "select id from lane
                       where not is_settled and not is_open
                         and (reopening_at is null or reopening_at < clock_timestamp() - interval '1 minute')
                       order by id limit 1 for update skip locked"
@@ -204,23 +204,14 @@ impl Store {
                 .fetch_optional(&mut *c)
                 .await?;
                 let Some(lane) = lane else { return Ok(0) };
-                let rewritten = sqlx::query!(
-                    "update job set state = 'cancelled', finished_at = $2
-                      where id = any (array(select job_id from waiting_job where lane_id = $1 limit $3))",
-                    lane.id,
-                    lane.closed_at,
-                    batch
-                )
-                .execute(&mut *c)
-                .await?
-                .rows_affected();
+                let rewritten = sqlx::query_scalar!(r#"select settle_lane($1, $2) as "n!""#, lane, batch)
+                    .fetch_one(&mut *c)
+                    .await?;
                 crash_point("settle.before");
-                if i64::try_from(rewritten).unwrap_or(i64::MAX) < batch {
-                    sqlx::query!("update lane set is_settled = true where id = $1", lane.id)
-                        .execute(c)
-                        .await?;
+                if rewritten < batch {
+                    sqlx::query!("update lane set is_settled = true where id = $1", lane).execute(c).await?;
                 }
-                Ok(rewritten.max(1))
+                Ok(rewritten.max(1).unsigned_abs())
             })
         })
         .await

@@ -133,9 +133,17 @@ impl Store {
              ) as higher
              cross join lateral (
                 select count(*) as n
-                  from (select from waiting_job e
-                         where e.lane_id = l.id and (e.run_at, e.job_id) < (j.run_at, j.id)
-                         limit $2) as e
+                  from ((select from waiting_job e
+                          where e.lane_id = l.id and (e.run_at, e.job_id) < (j.run_at, j.id)
+                          limit $2)
+                        union all
+                        (select from job f
+                          where f.id > l.fresh_after
+                            and f.id < case when l.fresh_at < j.run_at then l.fresh_until + 1
+                                            when l.fresh_at = j.run_at then j.id else 0 end
+                            and f.lane_id + 0 = l.id and f.state = 'pending' and f.is_fresh
+                          limit $2)
+                        limit $2) as e
              ) as earlier
               left join lateral (
                 select r.name, split_part(o.part, ' ', 1) as counted, o.opens_at, r.held_at, r.hold_code, r.hold_reason,

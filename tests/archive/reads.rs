@@ -86,8 +86,9 @@ async fn the_archive_has_a_place_for_every_column() {
         "select h.table_name || '.' || h.column_name
            from information_schema.columns h
           where h.table_name in ('job', 'transcript')
-            -- Of a claim in progress, and the transcript's names for what the job has.
+            -- Of what waits, of a claim in progress, and the transcript's names for what the job has.
             and (h.table_name, h.column_name) not in (('job', 'node_id'), ('job', 'claim_id'),
+                                                       ('job', 'is_fresh'),
                                                        ('transcript', 'job_id'))
             and not exists (select from information_schema.columns a
                              where a.table_name = 'archived_job' and a.column_name = h.column_name
@@ -96,7 +97,7 @@ async fn the_archive_has_a_place_for_every_column() {
          select 'any_' || h.table_name || '.' || h.column_name
            from information_schema.columns h
           where h.table_name in ('job', 'attempt', 'transcript')
-            and (h.table_name, h.column_name) <> ('job', 'claim_id')
+            and (h.table_name, h.column_name) not in (('job', 'claim_id'), ('job', 'is_fresh'))
             and not exists (select from information_schema.columns v
                              where v.table_name = 'any_' || h.table_name and v.column_name = h.column_name)",
     )

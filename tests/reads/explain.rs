@@ -112,11 +112,12 @@ async fn fill(pool: &PgPool) -> Uuid {
                from generate_series(1, {RUNS} - 1) n"
         ),
         "insert into job (lane_id, scenario_id, state, run_at, claims, claimed_at, finished_at, error_code,
-                          error_message, error_retryable)
+                          error_message, error_retryable, is_fresh)
          select l.id, s.id, t.state, now(), (t.state <> 'pending')::int, now(),
                 case when t.state <> 'pending' then now() - s.id * interval '1 ms' end,
                 case when t.state = 'failed' then case when s.id % 800 = 6 then 'network' else 'timeout' end end,
-                case when t.state = 'failed' then 'm' end, case when t.state = 'failed' then true end
+                case when t.state = 'failed' then 'm' end, case when t.state = 'failed' then true end,
+                t.state = 'pending' and l.model = 'mock/4'
            from lane l
           cross join scenario s
           cross join lateral (
@@ -125,6 +126,11 @@ async fn fill(pool: &PgPool) -> Uuid {
           ) as t
           where l.run_id = md5('r0')::uuid
           order by s.id, l.id"
+            .to_owned(),
+        "update lane l set fresh = j.n, fresh_after = j.first - 1, fresh_until = j.last, fresh_at = j.run_at
+           from (select lane_id, count(*) as n, min(id) as first, max(id) as last, min(run_at) as run_at
+                   from job where is_fresh group by lane_id) as j
+          where l.id = j.lane_id"
             .to_owned(),
         "insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
          select j.id, j.lane_id, j.scenario_id, '[]', '{}', 1, now() from job j where j.state = 'completed'"
@@ -254,6 +260,7 @@ async fn job_lists(pool: &PgPool, store: &Store, run: Uuid) {
             SCENARIOS * MODELS,
         ),
         ("waiting_job_listing", JobFilter { model: Some("mock/3".to_owned()), ..all.clone() }, SCENARIOS),
+        ("job_pkey", JobFilter { model: Some("mock/4".to_owned()), ..all.clone() }, SCENARIOS),
         (
             "ended_job_pkey",
             JobFilter { states: Some(vec![JobState::Failed, JobState::Cancelled]), ..all.clone() },

@@ -198,6 +198,14 @@ broken! {
     a_job_that_no_claim_would_find:
         "delete from waiting_job where job_id = (select min(job_id) from waiting_job)"
         => [("job_found", 1)];
+    a_fresh_job_that_no_claim_would_find:
+        "update lane l set fresh_after = j.id
+           from (select lane_id, min(id) as id from job where is_fresh group by lane_id order by 1 limit 1) as j
+          where j.lane_id = l.id"
+        => [("job_found", 1)];
+    fresh_jobs_that_are_not_counted:
+        "update lane set fresh = fresh - 1 where id = (select lane_id from job where is_fresh order by id limit 1)"
+        => [("job_found", 1)];
     a_job_that_is_to_be_claimed_and_does_not_wait:
         "insert into waiting_job (lane_id, job_id, run_at)
          select lane_id, id, run_at from job where state = 'completed' order by id limit 1"

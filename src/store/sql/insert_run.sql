@@ -20,17 +20,25 @@ with new_run as (
                         as tokens
                    from (select s.prompt from scenario s where s.definition_id = $3 limit 1000) as s) as p
      cross join (select least(($8::jsonb ->> 'maxTokens')::int, $30::int) as tokens) as o
-), new_lane as (
-    insert into lane (run_id, kind, model, position, priority, max_concurrency, is_live, total, pending,
-                      pricing, estimate_usd, budget_usd, is_guarded, requests, tokens)
-    select $1, 'probe:scenario', m.model, m.position, $9, $10, true, n.jobs, n.jobs,
-           m.pricing, m.estimate_usd, $22, $22::numeric is not null or $24::float8 is not null, z.turns, z.tokens
-      from unnest($7::text[], $20::jsonb[], $21::numeric[]) with ordinality as m (model, pricing, estimate_usd, position)
-     cross join (select count(*)::int as jobs from sample) as n
-     cross join size as z
-    returning id
+), model as materialized (
+    select m.*, nextval(pg_get_serial_sequence('lane', 'id')) as lane_id
+      from unnest($7::text[], $20::jsonb[], $21::numeric[]) with ordinality as m (name, pricing, estimate_usd, position)
 ), new_job as (
-    insert into job (lane_id, scenario_id, run_at)
-    select l.id, s.id, now() from new_lane l cross join sample s order by l.id, s.id
+    insert into job (lane_id, scenario_id, run_at, is_fresh)
+    select m.lane_id, s.id, now(), true from model m cross join sample s order by m.lane_id, s.id
+    returning id, lane_id
+), made as (
+    -- Where the lane finds them.
+    select j.lane_id, count(*)::int as jobs, min(j.id) as first, max(j.id) as last from new_job j group by j.lane_id
+), new_lane as (
+    insert into lane (id, run_id, kind, model, position, priority, max_concurrency, is_live, total, pending,
+                      pricing, estimate_usd, budget_usd, is_guarded, requests, tokens, fresh, fresh_after, fresh_until, fresh_at)
+    overriding system value
+    select m.lane_id, $1, 'probe:scenario', m.name, m.position, $9, $10, true, n.jobs, n.jobs,
+           m.pricing, m.estimate_usd, $22, $22::numeric is not null or $24::float8 is not null, z.turns, z.tokens,
+           n.jobs, n.first - 1, n.last, now()
+      from model m
+      join made n on n.lane_id = m.lane_id
+     cross join size as z
 )
 select pg_notify('runlane_wake', '')

@@ -1,14 +1,25 @@
--- Jobs are found by the tables beside theirs: each that waits in waiting_job with its times, each that failed or was
--- cancelled in ended_job, each that is active in what it was claimed with; and nothing else stands there.
+-- Jobs are found beside their table: each that waits in waiting_job with its times, or among the fresh ones of its lane
+-- while nothing has happened to it; each that failed or was cancelled in ended_job; each that is active in what it was
+-- claimed with. Nothing else stands there.
 select format('job %s', coalesce(j.id, w.job_id)) as "subject!",
        case when w.job_id is null then 'waits, but no claim would find it'
             when j.id is null then 'is to be claimed, but does not wait'
             else 'waits, and is to be claimed at another time or in another lane' end as "detail!"
-  from (select * from job where state = 'pending') as j
+  from (select * from job where state = 'pending' and not is_fresh) as j
   full join waiting_job w on w.job_id = j.id
  where w.job_id is null or j.id is null
     or (w.lane_id, w.run_at, w.waits_since)
        is distinct from (j.lane_id, j.run_at, case when j.claims > j.epoch_claims then j.waits_since end)
+union all
+select format('job %s', j.id), 'is fresh, but no claim would find it'
+  from job j
+  left join lane l on l.id = j.lane_id and j.id > l.fresh_after and j.id <= l.fresh_until and j.run_at = l.fresh_at
+ where j.is_fresh and l.id is null
+union all
+select format('lane %s', l.id), format('has %s fresh jobs, but counts %s', n.fresh, l.fresh)
+  from lane l
+ cross join lateral (select count(*) as fresh from job j where j.lane_id = l.id and j.is_fresh) as n
+ where n.fresh <> l.fresh
 union all
 select format('job %s', coalesce(j.id, e.job_id)),
        case when e.job_id is null then format('is %s, but no list would show it', j.state)
