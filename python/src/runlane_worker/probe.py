@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from time import monotonic
+from functools import lru_cache
+from time import monotonic, time_ns
 
 from . import providers
 from .errors import JobError
@@ -19,7 +20,14 @@ Progress = Callable[[int, int, str], None]
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(timestamp: int) -> str:
+    """A time without its fraction and its zone: probes that end within one second share the text."""
+    return datetime.fromtimestamp(timestamp, UTC).replace(tzinfo=None).isoformat()
 
 
 async def run(job: Probe, progress: Progress, meter: Meter) -> Message:

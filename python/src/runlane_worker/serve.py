@@ -66,7 +66,8 @@ class Server:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._running: dict[str, Running] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The loop itself holds tasks only weakly.
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lines: list[bytes] = []
         self._stopping = False
         self._ended: asyncio.Future[int] = loop.create_future()
@@ -147,14 +148,14 @@ class Server:
             return
         self._running[job_id] = running
         task = self._loop.create_task(self._do(running))
-        # The loop itself holds tasks only weakly.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if not task.done():
+            self._tasks[job_id] = task
 
     async def _do(self, running: Running) -> None:
         job_id = running.job.job_id
         event = await running.run()
         del self._running[job_id]
+        self._tasks.pop(job_id, None)
         self._write(encode_terminal(job_id, event))
         self._end_if_idle()
 
