@@ -13,7 +13,7 @@ from runlane_worker import providers
 from runlane_worker.job import parse
 from runlane_worker.pricing import PARTS
 from runlane_worker.providers import Completion, Request
-from runlane_worker.run import Running
+from runlane_worker.run import Deadlines, Running
 from support import Message, Warm, check, error_of, probe
 
 HELD_UP_S = 0.6
@@ -42,7 +42,7 @@ def run_all(monkeypatch: pytest.MonkeyPatch, *jobs: str, **acts: Callable[[], Aw
 
     async def do(name: str) -> None:
         message: dict[str, Any] = probe(name, f"mock/{name}", deadlineMs=DEADLINE_MS)
-        sent.append(await Running(parse(message), sent.append).run())
+        sent.append(await Running(parse(message), sent.append, Deadlines()).run())
 
     async def everything() -> None:
         await asyncio.gather(*(do(name) for name in jobs))

@@ -10,7 +10,7 @@ from . import protocol
 from .errors import JobError, ProtocolError
 from .job import parse
 from .protocol import Message
-from .run import Running, encode_terminal
+from .run import Deadlines, Running, encode_terminal
 from .stdio import Channels, write_all
 
 _CHUNK_BYTES = 1 << 20
@@ -46,7 +46,7 @@ def main(channels: Channels) -> int:
 
 async def _run(message: Message) -> Message:
     # Progress has no place here: stdout carries the terminal event and nothing else.
-    running = Running(parse(message), lambda _: None)
+    running = Running(parse(message), lambda _: None, Deadlines())
     return await asyncio.create_task(running.run())
 
 

@@ -7,6 +7,7 @@ jobs are read either, so that memory stays bounded by what is in flight.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -16,10 +17,12 @@ from . import protocol, providers
 from .errors import JobError, ProtocolError
 from .job import parse
 from .protocol import Message
-from .run import Running, encode_terminal
+from .run import Deadlines, Running, encode_terminal
 from .stdio import Channels
 
 _OK, _BROKEN, _MALFORMED = 0, 1, 2
+
+_YOUNG_OBJECTS_MAX = 20_000
 
 
 class _Output(asyncio.Protocol):
@@ -66,6 +69,7 @@ class Server:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._running: dict[str, Running] = {}
+        self._deadlines = Deadlines()
         # The loop itself holds tasks only weakly.
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lines: list[bytes] = []
@@ -142,7 +146,7 @@ class Server:
             self._refuse(message, JobError("unknown", "the worker is shutting down; the job was not begun"))
             return
         try:
-            running = Running(parse(message), self._send)
+            running = Running(parse(message), self._send, self._deadlines)
         except JobError as failure:
             self._refuse(message, failure)
             return
@@ -241,4 +245,8 @@ def main(channels: Channels) -> int:
     The exit status is 0 after a shutdown or the end of stdin, 2 after input that is no message, 1 when stdout broke.
     """
     _prepare()
+    # Jobs in flight are many young objects, none of them garbage: the default looks at them after every few jobs, and
+    # from time to time at everything that was imported.
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS_MAX)
     return asyncio.run(_main(channels))
