@@ -49,6 +49,12 @@ impl Service {
         input: StartRunInput,
     ) -> Result<Started> {
         require_writer(requester)?;
+        // Some ten statements follow each other.
+        let one = Self { store: self.store.on_one_connection(), ..self.clone() };
+        one.start(requester, request_id, input).await
+    }
+
+    async fn start(&self, requester: &Requester, request_id: &str, input: StartRunInput) -> Result<Started> {
         let asked = input.definition_id.clone();
         let prepared = self.prepare(input).await?;
         let jobs = prepared.jobs;

@@ -4,7 +4,8 @@
 //! waited for with a limit of our own, and what was not heard to its end (an error of the connection, a limit reached, a
 //! caller that left) is closed, never put back: the pool would wait for its answer without a limit.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -15,6 +16,8 @@ use tokio::time::timeout;
 
 /// How long a healthy connection may take to show that it is one when it is put back.
 const CHECK_MAX: Duration = Duration::from_secs(5);
+/// A kept connection that was idle for longer goes back to the pool, which asks whether anybody is still there.
+const KEPT_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// How long the database is waited for, and how often it is asked again.
 #[derive(Debug, Clone, Copy)]
@@ -38,15 +41,52 @@ impl Default for Patience {
 pub(super) struct Connections {
     pub(super) pool: PgPool,
     pub(super) patience: Patience,
+    /// Where the connection of one statement waits for the next; none: in the pool.
+    pub(super) kept: Option<Kept>,
+}
+
+/// A connection that is used again and again without going through the pool, which would ask the server for a sign of
+/// life before and after each use, and hand out another one, where what is run next may not have been planned yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept(Arc<Mutex<Option<Idle>>>);
+
+#[derive(Debug)]
+struct Idle {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Kept {
+    /// The connection, unless it is in use or was idle for long.
+    fn take(&self) -> Option<PoolConnection<Postgres>> {
+        let idle = self.lock().take()?;
+        (idle.since.elapsed() < KEPT_IDLE_MAX).then_some(idle.connection)
+    }
+
+    /// Keeps the connection; of two that were in use at once, the first to come back goes to the pool.
+    fn put(&self, connection: PoolConnection<Postgres>) {
+        let older = self.lock().replace(Idle { connection, since: Instant::now() });
+        // Not under the lock: its drop gives it back.
+        drop(older);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Idle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Connections {
     /// A connection; tried again as [`Patience`] says.
     pub(super) async fn acquire(&self) -> sqlx::Result<Held> {
+        let held =
+            |connection| Held { connection: Some(connection), is_sound: false, kept: self.kept.clone() };
+        if let Some(connection) = self.kept.as_ref().and_then(Kept::take) {
+            return Ok(held(connection));
+        }
         let mut tries = 0;
         loop {
             match self.pool.acquire().await {
-                Ok(connection) => return Ok(Held { connection: Some(connection), is_sound: false }),
+                Ok(connection) => return Ok(held(connection)),
                 Err(error) if may_pass(&error) && tries < self.patience.retries => {
                     tries += 1;
                     tracing::debug!(%error, tries, "no connection; trying again");
@@ -58,10 +98,11 @@ impl Connections {
     }
 }
 
-/// A connection in use. Dropped, it goes back to the pool if it is known to be sound, and is closed if not.
+/// A connection in use. Dropped, it is kept or goes back to the pool if it is known to be sound, and is closed if not.
 pub(super) struct Held {
     connection: Option<PoolConnection<Postgres>>,
     is_sound: bool,
+    kept: Option<Kept>,
 }
 
 impl Held {
@@ -85,7 +126,11 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        if self.is_sound {
+        if self.is_sound
+            && let Some(kept) = &self.kept
+        {
+            kept.put(connection);
+        } else if self.is_sound {
             // What its own drop does, but with a limit.
             let returned = connection.return_to_pool();
             tokio::spawn(async move {

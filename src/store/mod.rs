@@ -79,7 +79,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use crate::domain::Requester;
-use connections::Connections;
+use connections::{Connections, Kept};
 
 /// Access to the database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ impl Store {
     /// A store over a pool made by [`connect`].
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool: Connections { pool, patience: Patience::default() }, actor: None }
+        Self { pool: Connections { pool, patience: Patience::default(), kept: None }, actor: None }
     }
 
     /// The same store, with this patience.
@@ -108,6 +108,15 @@ impl Store {
     pub fn answered_within(&self, limit: Duration) -> Self {
         let mut store = self.clone();
         store.pool.patience.answer = store.pool.patience.answer.min(limit);
+        store
+    }
+
+    /// The same store, whose statements follow each other over one connection, which goes back to the pool with the last
+    /// clone. Statements that are run at once have one each all the same.
+    #[must_use]
+    pub fn on_one_connection(&self) -> Self {
+        let mut store = self.clone();
+        store.pool.kept = Some(Kept::default());
         store
     }
 

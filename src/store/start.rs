@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
-use sqlx::{Connection, PgConnection};
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::crash::crash_point;
@@ -94,9 +94,6 @@ pub enum Inserted {
     },
 }
 
-/// The class of the advisory locks that serialize the counting of a user's jobs.
-const USER_LOCK: i32 = 1_919_840_623;
-
 impl Store {
     /// Stores a run of `jobs` jobs, its lanes and its jobs, and wakes the nodes, if then no more than `waiting_max` jobs
     /// of its creator wait.
@@ -105,50 +102,42 @@ impl Store {
     /// [`super::Error::Refused`] when a constraint is violated; nothing is stored then.
     pub async fn insert_run(&self, run: RunInsert, jobs: i64, waiting_max: i64) -> Result<Inserted> {
         let run = Arc::new(run);
+        let to_insert = Arc::clone(&run);
         let inserted = in_transaction(self, move |c| {
-            let run = Arc::clone(&run);
+            let run = Arc::clone(&to_insert);
             Box::pin(async move {
-                if let Some(earlier) = earlier(c, &run).await? {
+                if let Some(earlier) = earlier(&mut *c, &run).await? {
                     return Ok(earlier);
                 }
                 // Whoever is far beyond the limit is refused before there is anything to undo.
-                let waiting = waiting(c, &run.created_by).await?;
+                let waiting = waiting(&mut *c, &run.created_by).await?;
                 if waiting + jobs > waiting_max {
                     return Ok(Inserted::TooManyWaiting { waiting });
                 }
-                let mut attempt = c.begin().await?;
-                match insert(&mut attempt, &run).await {
-                    Ok(()) => {}
-                    Err(error) if error.constraint() == Some("run_idempotency") => {
-                        attempt.rollback().await?;
-                        // Committed since we looked: the insert has waited for it.
-                        return earlier(c, &run).await?.ok_or(error);
-                    }
-                    Err(error) if error.constraint() == Some("run_definition_is_there") => {
-                        attempt.rollback().await?;
-                        return Ok(Inserted::NoDefinition);
-                    }
-                    Err(error) => return Err(error),
-                }
-                // From here to the commit one run of a user at a time, so that each sees those before it.
-                sqlx::query!("select pg_advisory_xact_lock($1, hashtext($2))", USER_LOCK, run.created_by)
-                    .fetch_one(&mut *attempt)
-                    .await?;
-                let with_these = self::waiting(&mut attempt, &run.created_by).await?;
-                if with_these > waiting_max {
-                    attempt.rollback().await?;
-                    return Ok(Inserted::TooManyWaiting { waiting: with_these - jobs });
-                }
-                attempt.commit().await?;
+                insert(c, &run, waiting_max).await?;
                 crash_point("start.before");
                 Ok(Inserted::Created)
             })
         })
-        .await?;
-        if matches!(inserted, Inserted::Created) {
-            crash_point("start.after");
+        .await;
+        let refused = match inserted {
+            Ok(inserted) => {
+                if matches!(inserted, Inserted::Created) {
+                    crash_point("start.after");
+                }
+                return Ok(inserted);
+            }
+            Err(refused) => refused,
+        };
+        match refused.constraint() {
+            // Committed since we looked: the insert has waited for it.
+            Some("run_idempotency") => earlier(&self.pool, &run).await?.ok_or(refused),
+            Some("run_definition_is_there") => Ok(Inserted::NoDefinition),
+            Some("user_waiting_jobs_max") => {
+                Ok(Inserted::TooManyWaiting { waiting: waiting(&self.pool, &run.created_by).await? })
+            }
+            _ => Err(refused),
         }
-        Ok(inserted)
     }
 }
 
@@ -167,7 +156,7 @@ impl Store {
 }
 
 /// The run that its creator made with the same key.
-async fn earlier(c: &mut PgConnection, run: &RunInsert) -> Result<Option<Inserted>> {
+async fn earlier(c: impl PgExecutor<'_>, run: &RunInsert) -> Result<Option<Inserted>> {
     let Some(key) = &run.idempotency_key else { return Ok(None) };
     let row = sqlx::query!(
         r#"select id, input_hash as "input_hash!", deleted_at is not null as "is_deleted!" from run
@@ -181,7 +170,7 @@ async fn earlier(c: &mut PgConnection, run: &RunInsert) -> Result<Option<Inserte
 }
 
 /// How many jobs wait in the runs of this user.
-async fn waiting(c: &mut PgConnection, user: &str) -> Result<i64> {
+async fn waiting(c: impl PgExecutor<'_>, user: &str) -> Result<i64> {
     Ok(sqlx::query_scalar!(
         r#"select coalesce(sum(l.pending), 0)::bigint as "n!"
              from lane l join run r on r.id = l.run_id
@@ -192,7 +181,7 @@ async fn waiting(c: &mut PgConnection, user: &str) -> Result<i64> {
     .await?)
 }
 
-async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
+async fn insert(c: &mut PgConnection, run: &RunInsert, waiting_max: i64) -> Result<()> {
     sqlx::query_file!(
         "src/store/sql/insert_run.sql",
         run.id,
@@ -228,17 +217,6 @@ async fn insert(c: &mut PgConnection, run: &RunInsert) -> Result<()> {
     )
     .fetch_one(&mut *c)
     .await?;
-    sqlx::query!(
-        "select record_act('startRun', 'run', r.id::text, r.id, null,
-                           jsonb_build_object('status', r.status, 'definitionId', r.definition_id, 'models', r.models,
-                                              'priority', r.priority, 'maxConcurrency', r.max_concurrency,
-                                              'budgetUsd', r.budget_usd, 'maxFailureRate', r.max_failure_rate,
-                                              'samplePercentage', r.sample_percentage, 'sampleSeed', r.sample_seed,
-                                              'jobs', (select sum(l.total) from lane l where l.run_id = r.id)))
-           from run r where r.id = $1",
-        run.id
-    )
-    .fetch_one(c)
-    .await?;
+    sqlx::query!("select admit_run($1, $2)", run.id, waiting_max).fetch_one(c).await?;
     Ok(())
 }
