@@ -43,7 +43,7 @@ async fn scanned(pool: &PgPool) -> Scanned {
 
 /// Runs `read` and checks that it scans no large table, and that it reads `index`, and no index beyond `entries_max`
 /// entries for each execution.
-async fn uses<T, F: Future<Output = T>>(
+pub(super) async fn uses<T, F: Future<Output = T>>(
     what: &str,
     pool: &PgPool,
     index: &str,
@@ -215,6 +215,7 @@ async fn every_list_reads_a_page_of_its_own_index() {
         assert!(!store.waiting_facts(&jobs, 100).await.unwrap().is_empty());
     })
     .await;
+    super::hot::moves(pool, store, run).await;
 }
 
 async fn runs_lists(pool: &PgPool, store: &Store) {
@@ -264,6 +265,11 @@ async fn job_lists(pool: &PgPool, store: &Store, run: Uuid) {
         (
             "ended_job_pkey",
             JobFilter { states: Some(vec![JobState::Failed, JobState::Cancelled]), ..all.clone() },
+            SCENARIOS / 4 * MODELS,
+        ),
+        (
+            "transcript_pkey",
+            JobFilter { states: Some(vec![JobState::Completed]), ..all.clone() },
             SCENARIOS / 4 * MODELS,
         ),
         (

@@ -3,6 +3,7 @@
 mod catalogue;
 mod explain;
 mod graphql;
+mod hot;
 mod loading;
 
 use secrecy::SecretString;
