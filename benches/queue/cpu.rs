@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 
 /// The kernel's unit of processor time in `/proc`, on every Linux that there is.
 const TICK: Duration = Duration::from_millis(10);
@@ -12,6 +14,7 @@ const TICK: Duration = Duration::from_millis(10);
 pub struct Meter {
     pid: u32,
     before: Duration,
+    is_alone: bool,
 }
 
 impl Meter {
@@ -22,13 +25,25 @@ impl Meter {
 
     /// Starts with this process.
     pub fn of(pid: u32) -> anyhow::Result<Self> {
-        Ok(Self { pid, before: spent(pid)? })
+        Ok(Self { pid, before: spent(pid)?, is_alone: false })
+    }
+
+    /// Starts with this process alone: what it has started does not count.
+    pub fn alone() -> anyhow::Result<Self> {
+        Ok(Self { pid: std::process::id(), before: spent_alone()?, is_alone: true })
     }
 
     /// What has been used since.
     pub fn used(&self) -> anyhow::Result<Duration> {
-        Ok(spent(self.pid)?.saturating_sub(self.before))
+        let now = if self.is_alone { spent_alone()? } else { spent(self.pid)? };
+        Ok(now.saturating_sub(self.before))
     }
+}
+
+fn spent_alone() -> anyhow::Result<Duration> {
+    let used = getrusage(UsageWho::RUSAGE_SELF)?;
+    let time = used.user_time() + used.system_time();
+    Ok(Duration::from_micros(u64::try_from(time.num_microseconds())?))
 }
 
 fn spent(root: u32) -> anyhow::Result<Duration> {

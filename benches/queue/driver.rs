@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::stage::Database;
 
 /// What `mock/echo` answers to a short prompt.
-const TRANSCRIPT: &str = r#"{"turns":[{"n":1,"label":"prompt","prompt":"How would you rate value 7 with value 3?","response":"How would you rate value 7 with value 3?","finishReason":"stop","usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"latencyMs":0}],"usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"modelVersion":"mock-1","score":null,"costUsd":null,"startedAt":"2026-01-01T00:00:00.000Z","completedAt":"2026-01-01T00:00:00.000Z"}"#;
+pub const TRANSCRIPT: &str = r#"{"turns":[{"n":1,"label":"prompt","prompt":"How would you rate value 7 with value 3?","response":"How would you rate value 7 with value 3?","finishReason":"stop","usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"latencyMs":0}],"usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"modelVersion":"mock-1","score":null,"costUsd":null,"startedAt":"2026-01-01T00:00:00.000Z","completedAt":"2026-01-01T00:00:00.000Z"}"#;
 
 /// A registered node.
 pub struct Driver {
@@ -68,6 +68,30 @@ impl Driver {
         self.id
     }
 
+    /// Claims one batch of a kind.
+    pub async fn claim_once(&self, kind: JobKind) -> anyhow::Result<Vec<Claim>> {
+        Ok(self.store.claim_jobs(self.id, &[(kind, self.batch)]).await?.claims)
+    }
+
+    /// Completes what was claimed, with this result each.
+    pub async fn complete(&self, claims: Vec<Claim>, result: &str) -> anyhow::Result<()> {
+        let ends = claims.into_iter().map(|claim| completed(claim, result)).collect::<Result<Vec<_>, _>>()?;
+        let ended = self.store.end_attempts(self.id, &ends, i32::MAX).await?;
+        ensure!(
+            ended.len() == ends.len(),
+            "{} of {} ends came too late",
+            ends.len() - ended.len(),
+            ends.len()
+        );
+        ensure!(ended.iter().all(|&(_, state)| state == JobState::Completed), "a job did not complete");
+        Ok(())
+    }
+
+    /// Says goodbye to the database.
+    pub async fn close(self) {
+        self.store.pool().close().await;
+    }
+
     /// Claims and completes until nothing waits; with `enough`, until that is cancelled.
     pub async fn run(self, enough: Option<CancellationToken>) -> anyhow::Result<Tally> {
         let (sender, receiver) = mpsc::channel(1);
@@ -75,7 +99,7 @@ impl Driver {
         let writer = self.write(receiver);
         let (claimed, written) = tokio::join!(claimer, writer);
         let (claimed, written) = (claimed?, written?);
-        self.store.pool().close().await;
+        self.close().await;
         Ok(Tally { jobs: written.jobs, ending: written.ending, ..claimed })
     }
 
@@ -86,13 +110,12 @@ impl Driver {
     ) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         let slots = [(JobKind::ProbeScenario, self.batch)];
-        loop {
+        while !enough.as_ref().is_some_and(CancellationToken::is_cancelled) {
             let begun = Instant::now();
             let claimed = self.store.claim_jobs(self.id, &slots).await?;
             let read_from = Instant::now();
             if claimed.claims.is_empty() {
                 match &enough {
-                    Some(enough) if enough.is_cancelled() => return Ok(tally),
                     Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                     None if claimed.look_after == Some(Duration::ZERO) => {}
                     None => return Ok(tally),
@@ -106,30 +129,24 @@ impl Driver {
             ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
             ends.send(works.into_iter().map(|work| work.claim).collect()).await?;
         }
+        Ok(tally)
     }
 
     async fn write(&self, mut batches: mpsc::Receiver<Vec<Claim>>) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         while let Some(claims) = batches.recv().await {
-            let ends = claims.into_iter().map(completed).collect::<Result<Vec<_>, _>>()?;
+            let jobs = claims.len();
             let begun = Instant::now();
-            let ended = self.store.end_attempts(self.id, &ends, i32::MAX).await?;
+            self.complete(claims, TRANSCRIPT).await?;
             tally.ending += begun.elapsed();
-            ensure!(
-                ended.len() == ends.len(),
-                "{} of {} ends came too late",
-                ends.len() - ended.len(),
-                ends.len()
-            );
-            ensure!(ended.iter().all(|&(_, state)| state == JobState::Completed), "a job did not complete");
-            tally.jobs += ended.len();
+            tally.jobs += jobs;
         }
         Ok(tally)
     }
 }
 
 /// The end of a job that completed at once.
-pub fn completed(claim: Claim) -> serde_json::Result<AttemptEnd> {
+pub fn completed(claim: Claim, result: &str) -> serde_json::Result<AttemptEnd> {
     Ok(AttemptEnd {
         holds: false,
         claim,
@@ -139,7 +156,7 @@ pub fn completed(claim: Claim) -> serde_json::Result<AttemptEnd> {
         stderr_tail: None,
         usage: None,
         cost_usd: None,
-        result: Some(RawValue::from_string(TRANSCRIPT.to_owned())?),
+        result: Some(RawValue::from_string(result.to_owned())?),
         suspect: false,
         alone: false,
         fingerprint: None,

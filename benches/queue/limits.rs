@@ -8,9 +8,10 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::process::Node;
 use crate::report::{Report, figure, heading};
 use crate::scale::Scale;
-use crate::stage::{Client, Database, LIVE, Node, Stage, python, registered, serve, stop, until};
+use crate::stage::{Client, Database, LIVE, Stage, python, registered, serve, stop, until};
 
 const NODES: usize = 4;
 /// Each node's probes at once: together more than any ceiling here lets through.
@@ -79,8 +80,8 @@ impl Used {
     }
 
     fn hold(&self, report: &mut Report, what: &str, part: f64) {
-        report.goal_share_from(&format!("{what}: used by {NODES} nodes"), part, 0.9);
-        report.goal_share_below(&format!("{what}: calls rejected"), self.rejected, 0.02);
+        report.goal_share_from(12, &format!("{what}: used by {NODES} nodes"), part, 0.9);
+        report.goal_share_within(12, &format!("{what}: calls rejected"), self.rejected, 0.02);
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::process::{Node, resident};
 use crate::report::{Report, figure, heading, median, percentiles};
 use crate::scale::Scale;
-use crate::stage::{Client, Database, Node, Stage, registered, serve, stop, until};
+use crate::stage::{Client, Database, Stage, registered, serve, stop, until};
 use crate::start::dimensions;
 
 /// How long a node may take to start before the bench gives up.
@@ -29,10 +30,10 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     let (app, client) = serve(&database, false, &[]).await?;
     let ready = starts(stage, scale, &database).await?;
     figure("start to ready, on a database with the schema in it", &percentiles(&ready));
-    report.goal_below("a node, start to ready", median(&ready), READY_MAX);
+    report.goal_within(10, "a node, start to ready", median(&ready), READY_MAX);
     let joined = joins(stage, scale, &database, &client).await?;
     figure("ready to the first claim, beside a busy node", &percentiles(&joined));
-    report.goal_below("a node that joins a loaded queue, ready to claim", median(&joined), JOINED_MAX);
+    report.goal_within(1, "a node that joins a loaded queue, ready to claim", median(&joined), JOINED_MAX);
     stop(app).await;
     stage.drop(database).await?;
     memory(stage, scale, report).await
@@ -122,7 +123,7 @@ async fn memory(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Re
             .await?;
         // Claimed is not yet handed out: nothing tells when the worker has read the last of them.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let own = resident(node.pid())?;
+        let own = node.resident()?;
         let python: f64 = children(node.pid())?.into_iter().map(resident).sum::<anyhow::Result<f64>>()?;
         figure(
             &format!("{in_flight} jobs in flight, {waiting} in all"),
@@ -130,23 +131,15 @@ async fn memory(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Re
         );
         workers.push(python);
         if in_flight == "1000" {
-            report.goal_bytes_below("memory of a node with 1000 jobs in flight", own, NODE_MEMORY_MAX);
+            report.goal_bytes_within(9, "memory of a node with 1000 jobs in flight", own, NODE_MEMORY_MAX);
         }
         drop(node);
         stop(app).await;
         stage.drop(database).await?;
     }
     let grown = workers[1] - workers[0];
-    report.goal_bytes_below("memory of a warm worker for 200 jobs in flight", grown, WORKER_MEMORY_MAX);
+    report.goal_bytes_within(9, "memory of a warm worker for 200 jobs in flight", grown, WORKER_MEMORY_MAX);
     Ok(())
-}
-
-/// Resident memory of a process in bytes.
-fn resident(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024.0)
 }
 
 /// The processes that a process has started.

@@ -1,17 +1,15 @@
 //! Where everything runs: one PostgreSQL, a database for each measurement, the server in this process or in its own.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use runlane::app::{App, Roles, authority};
 use runlane::config::Config;
 use runlane::domain::Role;
@@ -111,10 +109,31 @@ impl Stage {
         self.execute(format!(r#"drop database "{}" with (force)"#, database.name)).await
     }
 
+    /// The process of PostgreSQL that started all others; `None` where it runs on another machine.
+    pub async fn postmaster(&self) -> anyhow::Result<Option<u32>> {
+        let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&self.admin).await?;
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{backend}/status")) else { return Ok(None) };
+        if !status.starts_with("Name:\tpostgres") {
+            return Ok(None);
+        }
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).context("its parent")?;
+        Ok(Some(parent.trim().parse()?))
+    }
+
     /// Transactions that ended in a database so far, as far as its sessions have reported them.
     pub async fn transactions(&self, database: &Database) -> anyhow::Result<i64> {
         let sql = "select xact_commit + xact_rollback from pg_stat_database where datname = $1";
         Ok(sqlx::query_scalar(sql).bind(&database.name).fetch_one(&self.admin).await?)
+    }
+
+    /// Has every statement in a database written to PostgreSQL's log, from the next session on.
+    pub async fn log_statements(&self, database: &Database) -> anyhow::Result<()> {
+        self.execute(format!(r#"alter database "{}" set log_statement = 'all'"#, database.name)).await
+    }
+
+    /// PostgreSQL's log; `None` of a server that is not ours.
+    pub fn log(&self) -> Option<PathBuf> {
+        self.cluster.is_some().then(|| self.dir.join("postgres.log"))
     }
 
     /// A directory that is removed at the end.
@@ -181,7 +200,7 @@ pub fn python() -> PathBuf {
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
-    url: String,
+    address: SocketAddr,
     token: String,
 }
 
@@ -193,12 +212,17 @@ pub async fn serve(
 ) -> anyhow::Result<(App, Client)> {
     let environment = database.environment(more);
     let config = Arc::new(Config::from_lookup(&|name| environment.get(name).cloned())?);
-    let token = authority(&config, Arc::new(SystemClock))?
-        .issue("bench", Role::Admin, Duration::from_secs(86_400))
-        .map_err(|error| anyhow::anyhow!("no token: {error}"))?;
-    let app = App::start(config, Roles { serves: true, executes }, Arc::new(SystemClock)).await?;
+    let app =
+        App::start(Arc::clone(&config), Roles { serves: true, executes }, Arc::new(SystemClock)).await?;
     let address = app.address.context("the server listens")?;
-    Ok((app, Client { http: reqwest::Client::new(), url: format!("http://{address}/graphql"), token }))
+    Ok((app, Client::new(address, &config)?))
+}
+
+/// An admin's.
+fn issue_token(config: &Config) -> anyhow::Result<String> {
+    authority(config, Arc::new(SystemClock))?
+        .issue("bench", Role::Admin, Duration::from_secs(86_400))
+        .map_err(|error| anyhow::anyhow!("no token: {error}"))
 }
 
 /// Stops a server of this process.
@@ -209,12 +233,23 @@ pub async fn stop(app: App) {
 }
 
 impl Client {
+    /// An admin of the server there, which has this configuration.
+    pub fn new(address: SocketAddr, config: &Config) -> anyhow::Result<Self> {
+        let token = issue_token(config)?;
+        Ok(Self { http: reqwest::Client::new(), address, token })
+    }
+
+    /// Where the server listens, and the token.
+    pub fn target(&self) -> (SocketAddr, &str) {
+        (self.address, &self.token)
+    }
+
     /// Sends a request; the time runs until its answer has been read.
     pub async fn timed(&self, query: &str, variables: &Value) -> anyhow::Result<(Duration, Value)> {
         let body = serde_json::to_vec(&json!({ "query": query, "variables": variables }))?;
         let request = self
             .http
-            .post(&self.url)
+            .post(format!("http://{}/graphql", self.address))
             .bearer_auth(&self.token)
             .header("content-type", "application/json")
             .body(body);
@@ -252,49 +287,6 @@ impl Client {
         let input = json!({ "input": { "definitionId": definition, "models": models } });
         let (time, data) = self.timed(query, &input).await?;
         Ok((time, data["startRun"]["id"].as_str().context("an id")?.to_owned()))
-    }
-}
-
-/// A `runlane work` process. It ends with this value, also when the bench fails.
-pub struct Node {
-    child: Child,
-}
-
-impl Node {
-    /// Starts one that executes jobs only.
-    pub fn start(stage: &Stage, database: &Database, more: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let child = Command::new(env!("CARGO_BIN_EXE_runlane"))
-            .arg("work")
-            .envs(database.environment(more))
-            .current_dir(stage.dir())
-            .stdin(Stdio::null())
-            .spawn()?;
-        Ok(Self { child })
-    }
-
-    /// The operating system's id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Asks it to stop and waits until it has.
-    pub fn stop(mut self) -> anyhow::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "the node ended with {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let ended = self.child.try_wait().and_then(|status| match status {
-            Some(_) => Ok(()),
-            None => self.child.kill().and_then(|()| self.child.wait()).map(drop),
-        });
-        if let Err(error) = ended {
-            eprintln!("the node cannot be ended: {error}");
-        }
     }
 }
 

@@ -1,4 +1,7 @@
-"""Python imports this at its start: notes in the file ``began`` beside it when each probe begins, in microseconds."""
+"""Python imports this at its start: notes in the file ``began`` beside it when each probe begins, in microseconds.
+
+Probes of a model with parameters are the load beside it, and are not noted.
+"""
 
 import pathlib
 import time
@@ -9,11 +12,12 @@ _BEGAN = pathlib.Path(__file__).with_name("began")
 _run = probe.run
 
 
-async def run(*args):
+async def run(job, *args):
     began = time.time_ns() // 1_000
-    with _BEGAN.open("a") as file:
-        file.write(f"{began}\n")
-    return await _run(*args)
+    if "?" not in job.model_id:
+        with _BEGAN.open("a") as file:
+            file.write(f"{began}\n")
+    return await _run(job, *args)
 
 
 probe.run = run
