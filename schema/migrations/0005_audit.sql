@@ -34,16 +34,19 @@ $$;
 create trigger audit_is_append_only before update or delete or truncate on audit
     for each statement execute function refuse_change();
 
--- Records one act in the name of whom the transaction acts for.
+-- Records one act in the name of whom the transaction acts for. In plpgsql, which keeps its plan: a cancel calls it for each
+-- lane.
 create function record_act(
     p_action text, p_subject_kind text, p_subject_id text, p_run uuid default null,
     p_before jsonb default null, p_after jsonb default null, p_note text default null
-) returns void language sql as $$
+) returns void language plpgsql as $$
+begin
     insert into audit (actor, role, request_id, action, subject_kind, subject_id, run_id, before, after, note)
     values (coalesce(nullif(current_setting('runlane.actor', true), ''), 'system'),
             nullif(current_setting('runlane.role', true), ''),
             nullif(current_setting('runlane.request_id', true), ''),
-            p_action, p_subject_kind, p_subject_id, p_run, p_before, p_after, p_note)
+            p_action, p_subject_kind, p_subject_id, p_run, p_before, p_after, p_note);
+end
 $$;
 
 -- A run's way through its states, whoever moves it.
