@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::cpu::Meter;
 use crate::driver::Driver;
 use crate::fill::{self, Fill};
 use crate::reads::{self, PROGRESS, QUEUE};
@@ -36,6 +37,12 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     Ok(())
 }
 
+/// How long one request took, and the processor time of everything meanwhile.
+struct Cost {
+    time: Duration,
+    used: Duration,
+}
+
 struct Controls<'a> {
     database: &'a Database,
     client: &'a Client,
@@ -47,23 +54,26 @@ struct Controls<'a> {
 impl Controls<'_> {
     /// Nothing else goes on.
     async fn quiet(&self, report: &mut Report) -> anyhow::Result<()> {
-        let mut times: [Vec<Duration>; 6] = Default::default();
+        let mut costs: [Vec<Cost>; 6] = Default::default();
         for i in 0..self.scale.controls {
-            times[0].push(self.run_change("pauseRun", "", "PAUSED").await?);
-            times[1].push(self.run_change("resumeRun", "", "RUNNING").await?);
+            costs[0].push(self.run_change("pauseRun", "", "PAUSED").await?);
+            costs[1].push(self.run_change("resumeRun", "", "RUNNING").await?);
             let priority = if i % 2 == 0 { ", priority: HIGH" } else { ", priority: LOW" };
-            times[2].push(self.run_change("setRunPriority", priority, "RUNNING").await?);
-            times[3].push(self.queue_change("pauseQueue", true).await?);
-            times[4].push(self.queue_change("resumeQueue", false).await?);
+            costs[2].push(self.run_change("setRunPriority", priority, "RUNNING").await?);
+            costs[3].push(self.queue_change("pauseQueue", true).await?);
+            costs[4].push(self.queue_change("resumeQueue", false).await?);
             if i % 5 == 0 {
-                times[5].push(self.run_change("cancelRun", ", mode: GRACEFUL", "CANCELLED").await?);
+                costs[5].push(self.run_change("cancelRun", ", mode: GRACEFUL", "CANCELLED").await?);
                 self.nothing_waits().await?;
                 self.undo_cancel().await?;
             }
         }
         let names = ["pauseRun", "resumeRun", "setRunPriority", "pauseQueue", "resumeQueue", "cancelRun"];
-        for (name, times) in names.iter().zip(&times) {
-            figure(name, &percentiles(times));
+        let times: Vec<Vec<Duration>> =
+            costs.iter().map(|costs| costs.iter().map(|cost| cost.time).collect()).collect();
+        for ((name, times), costs) in names.iter().zip(&times).zip(&costs) {
+            let used = costs.iter().map(|cost| cost.used).sum::<Duration>() / u32::try_from(costs.len())?;
+            figure(name, &format!("{}; processor {} each", percentiles(times), ms(used)));
         }
         if self.lanes > 1 {
             for (name, times) in names.iter().zip(&times) {
@@ -90,8 +100,8 @@ impl Controls<'_> {
         let load = tokio::spawn(driver.run(Some(enough.clone())));
         let mut times: [Vec<Duration>; 2] = Default::default();
         for _ in 0..self.scale.controls {
-            times[0].push(self.run_change("pauseRun", "", "PAUSED").await?);
-            times[1].push(self.run_change("resumeRun", "", "RUNNING").await?);
+            times[0].push(self.run_change("pauseRun", "", "PAUSED").await?.time);
+            times[1].push(self.run_change("resumeRun", "", "RUNNING").await?.time);
             // The load gets going again before the next pause.
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
@@ -132,18 +142,24 @@ impl Controls<'_> {
         Ok(())
     }
 
-    async fn run_change(&self, name: &str, more: &str, becomes: &str) -> anyhow::Result<Duration> {
+    async fn run_change(&self, name: &str, more: &str, becomes: &str) -> anyhow::Result<Cost> {
         let query = format!("mutation($id: ID!) {{ {name}(id: $id{more}) {{ status }} }}");
-        let (time, data) = self.client.timed(&query, &json!({ "id": self.run })).await?;
-        ensure!(data[name]["status"] == becomes, "{name} took {}, but {data}", ms(time));
-        Ok(time)
+        let (cost, data) = self.cost(&query, &json!({ "id": self.run })).await?;
+        ensure!(data[name]["status"] == becomes, "{name} took {}, but {data}", ms(cost.time));
+        Ok(cost)
     }
 
-    async fn queue_change(&self, name: &str, pauses: bool) -> anyhow::Result<Duration> {
+    async fn queue_change(&self, name: &str, pauses: bool) -> anyhow::Result<Cost> {
         let query = format!("mutation {{ {name} {{ isPaused }} }}");
-        let (time, data) = self.client.timed(&query, &Value::Null).await?;
+        let (cost, data) = self.cost(&query, &Value::Null).await?;
         ensure!(data[name]["isPaused"] == pauses, "{data}");
-        Ok(time)
+        Ok(cost)
+    }
+
+    async fn cost(&self, query: &str, variables: &Value) -> anyhow::Result<(Cost, Value)> {
+        let meter = Meter::ours()?;
+        let (time, data) = self.client.timed(query, variables).await?;
+        Ok((Cost { time, used: meter.used()? }, data))
     }
 
     /// No node tidies up here, so a cancelled run's rows are as they were.

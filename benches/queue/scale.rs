@@ -83,7 +83,7 @@ impl Scale {
                 polled: [2_000, 20],
                 steady_minutes: given("BENCH_STEADY_MINUTES").map_or(Ok(4), |text| text.parse())?,
                 steady: [60, 1_000],
-                long_lane: 300_000,
+                long_lane: 100_000,
                 requests: 1_000,
                 controls: 25,
                 driven: 60_000,

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
+use crate::cpu::Meter;
 use crate::driver::{Driver, TRANSCRIPT};
 use crate::fill::{self, Fill};
 use crate::process::Node;
@@ -64,9 +65,16 @@ async fn stream(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Re
     let worker = tokio::spawn(work(Driver::register(&database, BATCH).await?, over.clone()));
     let analyst = tokio::spawn(analyse(Driver::register(&database, BATCH).await?, over.clone()));
     let archivist = tokio::spawn(keep_archive(archive::open(&database)?, minute, over.clone()));
+    let postmaster = stage.postmaster().await?;
+    let mut used = Vec::new();
     for n in 1..=scale.steady_minutes {
+        let meter = postmaster.map(Meter::of).transpose()?;
         tokio::time::sleep_until((begun + minute * n).into()).await;
+        used.push(meter.as_ref().map(Meter::used).transpose()?);
+        let left =
+            database.number("select coalesce(sum(pending), 0)::bigint from lane where is_live").await?;
         figure(&format!("minute {n}: tables with their indexes"), &sizes(&database).await?);
+        figure(&format!("minute {n}: jobs that wait at its end"), &left.to_string());
     }
     over.cancel();
     let started = starter.await??;
@@ -87,11 +95,15 @@ async fn stream(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Re
         rates.push(jobs as f64 / minute.as_secs_f64());
         slowest.push(quantile(&times, 0.99));
         let value = format!(
-            "{:.0} jobs/s; {} claims: p50 {}, p99 {}",
+            "{:.0} jobs/s; {} claims: p50 {}, p99 {}; processor of PostgreSQL {} a job",
             jobs as f64 / minute.as_secs_f64(),
             times.len(),
             ms(median(&times)),
-            ms(quantile(&times, 0.99))
+            ms(quantile(&times, 0.99)),
+            used[n as usize].map_or_else(
+                || "unknown".to_owned(),
+                |used| format!("{:.0} µs", used.as_secs_f64() * 1e6 / jobs as f64)
+            )
         );
         figure(&format!("minute {}", n + 1), &value);
     }
