@@ -12,9 +12,8 @@ select format('job %s', coalesce(j.id, w.job_id)) as "subject!",
        is distinct from (j.lane_id, j.run_at, case when j.claims > j.epoch_claims then j.waits_since end)
 union all
 select format('job %s', j.id), 'is fresh, but no claim would find it'
-  from job j
-  left join lane l on l.id = j.lane_id and j.id > l.fresh_after and j.id <= l.fresh_until and j.run_at = l.fresh_at
- where j.is_fresh and l.id is null
+  from job j join lane l on l.id = j.lane_id
+ where j.is_fresh and not (j.id > l.fresh_after and j.id <= l.fresh_until and j.run_at = l.fresh_at)
 union all
 select format('lane %s', l.id), format('has %s fresh jobs, but counts %s', n.fresh, l.fresh)
   from lane l
