@@ -19,13 +19,14 @@ async fn analysed(cluster: &Cluster) -> (String, Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_of_the_kind_waits_or_runs_nothing_changes() {
-    // An interpreter that lets analyses wait until the test lets them go.
+    // An interpreter that lets analyses wait until the test lets them go. Of two that wait, one gets the line, and the other
+    // the end of the file: it waits on.
     let dir = tempfile::tempdir().unwrap();
     let (go, interpreter) = (dir.path().join("go"), dir.path().join("python"));
     let made = std::process::Command::new("mkfifo").arg(&go).status().unwrap();
     assert!(made.success());
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--serve*) ;; *) read -r line < '{}' ;; esac\nexec '{}' \"$@\"\n",
+        "#!/bin/sh\ncase \"$*\" in *--serve*) ;; *) until read -r line < '{}'; do :; done ;; esac\nexec '{}' \"$@\"\n",
         go.display(),
         python().display()
     );
