@@ -124,7 +124,7 @@ impl Driver {
             }
             tally.claims += 1;
             tally.claiming += read_from - begun;
-            let works = self.store.work(self.id, &claimed.claims).await?;
+            let (works, _) = self.store.work(self.id, &claimed.claims, &[]).await?;
             tally.reading += read_from.elapsed();
             ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
             ends.send(works.into_iter().map(|work| work.claim).collect()).await?;

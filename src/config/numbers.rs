@@ -34,7 +34,7 @@ numbers! {
     /// Connections of the API to PostgreSQL.
     api_pool_size: u32 = 16 in 1..=1_000, "RUNLANE_API_POOL_SIZE";
     /// Connections of the orchestrator to PostgreSQL, besides one to listen.
-    orchestrator_pool_size: u32 = 6 in 2..=200, "RUNLANE_ORCHESTRATOR_POOL_SIZE";
+    orchestrator_pool_size: u32 = 6 in 3..=200, "RUNLANE_ORCHESTRATOR_POOL_SIZE";
     /// How long a request waits for a connection before it is answered UNAVAILABLE.
     pool_acquire_timeout_ms: u64 = 3_000 in 100..=60_000, "RUNLANE_POOL_ACQUIRE_TIMEOUT_MS";
     /// How often what failed for want of a connection, and changed nothing, is tried again before the answer is UNAVAILABLE.

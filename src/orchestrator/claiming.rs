@@ -1,6 +1,6 @@
 //! The loop that claims: one claim for all free slots, whenever there may be something to claim.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::work::{RunContext, Work};
 use crate::executor::Stop;
-use crate::store::Result;
+use crate::store::{Result, Store};
 
 /// Runs whose shared payload is kept at hand.
 const CONTEXTS_MAX: usize = 256;
@@ -24,8 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Claims until the session stops claiming.
 pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
-    let mut claimer =
-        Claimer { session, ends, contexts: HashMap::new(), unsure_until: None, looked_at: Instant::now() };
+    let mut claimer = Claimer {
+        store: session.parts.store.on_one_connection(),
+        session,
+        ends,
+        contexts: HashMap::new(),
+        unsure_until: None,
+        looked_at: Instant::now(),
+    };
     while !claimer.session.stop_claiming.is_cancelled() {
         let wait = match claimer.round().await {
             Ok(wait) => wait,
@@ -52,6 +58,8 @@ pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
 
 struct Claimer {
     session: Arc<Session>,
+    /// Its statements follow each other, and a claim is dear to plan.
+    store: Store,
     ends: mpsc::Sender<Ending>,
     contexts: HashMap<Uuid, Arc<RunContext>>,
     /// Until then a claim may commit without our hearing of it: its answer was lost, and it may still run.
@@ -86,7 +94,7 @@ impl Claimer {
             return Ok(Some(poll));
         }
         // A claim that is not answered within a lease may have committed all the same: its jobs must not wait longer.
-        let store = session.parts.store.answered_within(lease_term(&session.parts));
+        let store = self.store.answered_within(lease_term(&session.parts));
         let claimed = match store.claim_jobs_without(session.node, &free, &held.providers).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -106,7 +114,7 @@ impl Claimer {
     /// Claims that the database has and this node does not: their answer was lost, or they have ended just now.
     async fn unknown(&self) -> Result<Vec<Claim>> {
         let session = &self.session;
-        let claims = session.parts.store.claims_of(session.node).await?;
+        let claims = self.store.claims_of(session.node).await?;
         Ok(claims.into_iter().filter(|&c| !session.inflight.holds(c)).collect())
     }
 
@@ -119,7 +127,7 @@ impl Claimer {
         tracing::info!(node_id = %self.session.node, jobs = unknown.len(), "claims whose answer was lost are given back");
         let ends: Vec<_> = unknown.into_iter().map(verdict::released).collect();
         let parts = &self.session.parts;
-        parts.store.end_attempts(self.session.node, &ends, parts.config.numbers.crash_hold_jobs).await?;
+        self.store.end_attempts(self.session.node, &ends, parts.config.numbers.crash_hold_jobs).await?;
         Ok(())
     }
 
@@ -145,21 +153,13 @@ impl Claimer {
     }
 
     async fn read(&mut self, claims: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
-        let store = &self.session.parts.store;
-        let works = store.work(self.session.node, claims).await?;
-        let mut runs: Vec<Uuid> = works.iter().map(|w| w.run_id).collect();
-        runs.sort_unstable();
-        runs.dedup();
-        let unknown: Vec<Uuid> =
-            runs.iter().copied().filter(|run| !self.contexts.contains_key(run)).collect();
-        if !unknown.is_empty() {
-            if self.contexts.len() + unknown.len() > CONTEXTS_MAX {
-                self.contexts.retain(|run, _| runs.contains(run));
-            }
-            for context in store.run_contexts(&unknown).await? {
-                self.contexts.insert(context.run_id, Arc::new(context));
-            }
+        let known: Vec<Uuid> = self.contexts.keys().copied().collect();
+        let (works, contexts) = self.store.work(self.session.node, claims, &known).await?;
+        if self.contexts.len() + contexts.len() > CONTEXTS_MAX {
+            let runs: HashSet<Uuid> = works.iter().map(|w| w.run_id).collect();
+            self.contexts.retain(|run, _| runs.contains(run));
         }
+        self.contexts.extend(contexts.into_iter().map(|context| (context.run_id, Arc::new(context))));
         Ok(works
             .into_iter()
             // A claim that is no longer current was taken from us; its number says so.

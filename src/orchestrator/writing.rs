@@ -10,7 +10,7 @@ use super::session::{Session, lease_term};
 use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::{AttemptOutcome, JobState};
-use crate::store::Error;
+use crate::store::{Error, Store};
 
 /// The first wait before a batch is written again after an error; doubles up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -19,17 +19,20 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Writes until every sender is gone.
 pub async fn write(session: Arc<Session>, mut ends: mpsc::Receiver<Ending>) {
     let most = session.parts.config.numbers.completion_batch_max;
+    // Its statements follow each other, and an end is dear to plan. Asking again does no harm, and a silent connection must
+    // not hold ends up for long.
+    let store = session.parts.store.on_one_connection().answered_within(lease_term(&session.parts));
     let mut batch = Vec::with_capacity(most);
     while ends.recv_many(&mut batch, most).await > 0 {
-        record(&session, std::mem::take(&mut batch)).await;
+        record(&session, &store, std::mem::take(&mut batch)).await;
     }
 }
 
 /// Records a batch; one that the database refuses is halved until the culprit stands alone.
-async fn record(session: &Session, batch: Vec<Ending>) {
+async fn record(session: &Session, store: &Store, batch: Vec<Ending>) {
     let mut work = bounded(batch, session.parts.config.numbers.completion_batch_max_bytes);
     while let Some(batch) = work.pop() {
-        let refused = match record_whole(session, &batch).await {
+        let refused = match record_whole(session, store, &batch).await {
             Ok(()) => continue,
             Err(refused) => refused,
         };
@@ -38,7 +41,7 @@ async fn record(session: &Session, batch: Vec<Ending>) {
             work.push(batch.split_off(batch.len() / 2));
             work.push(batch);
         } else if let Some(ending) = batch.pop() {
-            replace(session, ending, &refused).await;
+            replace(session, store, ending, &refused).await;
         }
     }
 }
@@ -62,14 +65,14 @@ fn bounded(batch: Vec<Ending>, max_bytes: usize) -> Vec<Vec<Ending>> {
 }
 
 /// The database refuses this one result: its job fails for that, and nobody else's.
-async fn replace(session: &Session, ending: Ending, refused: &Error) {
+async fn replace(session: &Session, store: &Store, ending: Ending, refused: &Error) {
     tracing::warn!(
         error = %refused, run_id = %ending.work.run_id, job_id = ending.work.claim.job_id, attempt = ending.work.claim.number,
         "the database refused a result; the attempt fails for it"
     );
     let end = verdict::unstorable(&ending.work, session.rules(ending.work.kind), &mut rng());
     let ending = Ending { end, ..ending };
-    if let Err(error) = record_whole(session, std::slice::from_ref(&ending)).await {
+    if let Err(error) = record_whole(session, store, std::slice::from_ref(&ending)).await {
         // Nothing in this end comes from the worker, so this is a fault of the program. The claim stays ours, so that
         // nobody runs the job a second time unasked.
         tracing::error!(
@@ -81,9 +84,7 @@ async fn replace(session: &Session, ending: Ending, refused: &Error) {
 }
 
 /// Records a batch in one transaction, for as long as it takes or until the lease is lost.
-async fn record_whole(session: &Session, batch: &[Ending]) -> Result<(), Error> {
-    // Asking again does no harm, and a silent connection must not hold ends up for long.
-    let store = session.parts.store.answered_within(lease_term(&session.parts));
+async fn record_whole(session: &Session, store: &Store, batch: &[Ending]) -> Result<(), Error> {
     let hold_jobs = session.parts.config.numbers.crash_hold_jobs;
     let ends: Vec<_> = batch.iter().map(|e| e.end.clone()).collect();
     let mut pause = RETRY_FIRST;

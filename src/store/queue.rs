@@ -80,18 +80,25 @@ impl Store {
         Ok(rows.into_iter().map(|r| Claim { job_id: r.id, number: r.claims }).collect())
     }
 
-    /// The payloads of those of these jobs that the node holds now, in no order. What has ended or was taken away since it
-    /// was claimed is left out: it must not be run again.
+    /// The payloads of those of these jobs that the node holds now, in no order, and what the jobs of their runs share,
+    /// save of the `known` runs. What has ended or was taken away since it was claimed is left out: it must not be run
+    /// again.
     ///
     /// # Errors
     /// The database's.
-    pub async fn work(&self, node: Uuid, claims: &[Claim]) -> Result<Vec<Work>> {
+    pub async fn work(
+        &self,
+        node: Uuid,
+        claims: &[Claim],
+        known: &[Uuid],
+    ) -> Result<(Vec<Work>, Vec<RunContext>)> {
         let ids: Vec<i64> = claims.iter().map(|c| c.job_id).collect();
         let retried_once: Vec<String> = ErrorCode::ALL
             .into_iter()
             .filter(|c| c.consequence() == crate::domain::Consequence::RetryOnce)
             .map(|c| c.as_str().to_owned())
             .collect();
+        // What a run's jobs share comes with the first of each of its lanes.
         let rows = sqlx::query!(
             r#"select j.id as "id!", j.claims as "claims!", j.lane_id as "lane_id!", l.run_id as "run_id!",
                       l.kind::text as "kind!", l.model as "model?", l.pricing, j.is_suspect as "is_suspect!",
@@ -101,18 +108,27 @@ impl Store {
                       case when j.failures = 0 then 0 else
                           (select count(*) from attempt a
                             where a.job_id = j.id and a.number > j.epoch_claims and a.outcome = 'retried'
-                              and a.error_code = any ($2)) end as "retried_once!"
-                 from job j
+                              and a.error_code = any ($2)) end as "retried_once!",
+                      r.batch_id as "batch_id?", r.request_id as "request_id?",
+                      r.definition_snapshot as "definition_snapshot?", r.params as "params?",
+                      r.sample_seed as "sample_seed?"
+                 from (select j.*, row_number() over (partition by j.lane_id) = 1 as is_first from job j
+                        where j.id = any ($1) and j.state = 'active' and j.node_id = $3) as j
                  join lane l on l.id = j.lane_id
                  left join scenario s on s.id = j.scenario_id
-                where j.id = any ($1) and j.state = 'active' and j.node_id = $3"#,
+                 left join lateral (
+                    select r.* from run r where r.id = l.run_id and j.is_first and r.id <> all ($4) offset 0
+                 ) as r on true"#,
             &ids,
             &retried_once,
-            node
+            node,
+            known
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter()
+        let mut contexts = Vec::new();
+        let works: Result<Vec<Work>> = rows
+            .into_iter()
             .map(|r| {
                 let scenario = match (r.key, r.prompt, r.dimensions) {
                     (Some(key), Some(prompt), Some(dimensions)) => {
@@ -120,6 +136,19 @@ impl Store {
                     }
                     _ => None,
                 };
+                if let (Some(batch_id), Some(request_id), Some(definition), Some(params), Some(sample_seed)) =
+                    (r.batch_id, r.request_id, r.definition_snapshot, r.params, r.sample_seed)
+                {
+                    let run_id = r.run_id;
+                    contexts.push(RunContext {
+                        run_id,
+                        batch_id,
+                        request_id,
+                        definition,
+                        params,
+                        sample_seed,
+                    });
+                }
                 Ok(Work {
                     claim: Claim { job_id: r.id, number: r.claims },
                     lane_id: r.lane_id,
@@ -136,31 +165,8 @@ impl Store {
                     throttled: Duration::from_millis(r.throttled_ms.unsigned_abs()),
                 })
             })
-            .collect()
-    }
-
-    /// What the jobs of these runs share.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn run_contexts(&self, runs: &[Uuid]) -> Result<Vec<RunContext>> {
-        let rows = sqlx::query!(
-            "select id, batch_id, request_id, definition_snapshot, params, sample_seed from run where id = any ($1)",
-            runs
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows
-            .into_iter()
-            .map(|r| RunContext {
-                run_id: r.id,
-                batch_id: r.batch_id,
-                request_id: r.request_id,
-                definition: r.definition_snapshot,
-                params: r.params,
-                sample_seed: r.sample_seed,
-            })
-            .collect())
+            .collect();
+        Ok((works?, contexts))
     }
 
     /// Every probe of a run, for its analysis.

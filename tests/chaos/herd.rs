@@ -27,7 +27,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let settings = [
         ("RUNLANE_LEASE_MS", "6000"),
         ("RUNLANE_LEASE_RENEWAL_MS", "2000"),
-        ("RUNLANE_ORCHESTRATOR_POOL_SIZE", "2"),
+        ("RUNLANE_ORCHESTRATOR_POOL_SIZE", "3"),
     ];
     let options = [("track_functions", "pl"), ("max_connections", "400")];
     let stage = Stage::begin_with(plan, "R10", &options, &settings).await?;
