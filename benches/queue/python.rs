@@ -14,6 +14,9 @@ use crate::scale::Scale;
 use crate::stage::{Client, Database, LIVE, Stage, registered, serve, stop, until};
 use crate::start::dimensions;
 
+/// Slots for jobs that take no time: as many as a batch of ends has, so that claims are of some hundred jobs.
+const FAST_SLOTS: &str = "500";
+
 /// Measures throughput with one node in this process and with two processes, then the pick-up of single jobs.
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("{} probes of mock/echo by warm Python workers", scale.probed));
@@ -23,7 +26,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         rates[1].push(two_processes(stage, scale).await?);
     }
     figure(
-        "1 node in this process: 64 slots, 2 Python processes",
+        &format!("1 node in this process: {FAST_SLOTS} slots, 2 Python processes"),
         &format!("{:.0} jobs/s", median(&rates[0])),
     );
     figure("2 node processes: 32 slots, 1 Python process each", &format!("{:.0} jobs/s", median(&rates[1])));
@@ -33,7 +36,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
 
 async fn one_node(stage: &Stage, scale: &Scale) -> anyhow::Result<f64> {
     let database = stage.database().await?;
-    let slots = [("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", "64"), ("RUNLANE_WARM_WORKERS", "2")];
+    let slots = [("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", FAST_SLOTS), ("RUNLANE_WARM_WORKERS", "2")];
     let (app, client) = serve(&database, true, &slots).await?;
     let rate = probe(&database, &client, scale.probed).await?;
     stop(app).await;

@@ -87,7 +87,7 @@ impl Scale {
                 requests: 1_000,
                 controls: 25,
                 driven: 60_000,
-                probed: 4_000,
+                probed: 20_000,
                 picked_up: 100,
                 load: 1_000,
                 called: [1_200, 1_200],
