@@ -109,6 +109,7 @@ impl Driver {
         enough: Option<CancellationToken>,
     ) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
+        let mut known = Vec::new();
         let slots = [(JobKind::ProbeScenario, self.batch)];
         while !enough.as_ref().is_some_and(CancellationToken::is_cancelled) {
             let begun = Instant::now();
@@ -124,7 +125,8 @@ impl Driver {
             }
             tally.claims += 1;
             tally.claiming += read_from - begun;
-            let (works, _) = self.store.work(self.id, &claimed.claims, &[]).await?;
+            let (works, contexts) = self.store.work(self.id, &claimed.claims, &known).await?;
+            known.extend(contexts.into_iter().map(|context| context.run_id));
             tally.reading += read_from.elapsed();
             ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
             ends.send(works.into_iter().map(|work| work.claim).collect()).await?;

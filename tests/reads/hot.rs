@@ -50,7 +50,7 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     let batches = claimed.into_inner().unwrap();
     let active: usize = batches.iter().map(Vec::len).sum();
     uses("claimed work", pool, "job_pkey", ENTRIES_MAX, || async {
-        assert_eq!(store.work(node.id, &batches[0]).await.unwrap().len(), BATCH as usize);
+        assert_eq!(store.work(node.id, &batches[0], &[]).await.unwrap().0.len(), BATCH as usize);
     })
     .await;
     uses("what a node has", pool, "job_pkey", ENTRIES_MAX, || async {
