@@ -69,7 +69,7 @@ pub async fn agree(database: &Database) -> anyhow::Result<()> {
      where (l.pending, l.active, l.completed, l.failed, l.cancelled)
            is distinct from (coalesce(n.pending, 0), coalesce(n.active, 0), coalesce(n.completed, 0),
                              coalesce(n.failed, 0), coalesce(n.cancelled, 0))
-        or l.pending <> coalesce(w.n, 0) or l.failed + l.cancelled <> coalesce(e.n, 0)";
+        or l.pending <> l.fresh + coalesce(w.n, 0) or l.failed + l.cancelled <> coalesce(e.n, 0)";
     let wrong = database.number(lanes).await?;
     ensure!(wrong == 0, "{wrong} lanes count wrongly");
     Ok(())
