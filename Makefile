@@ -10,9 +10,13 @@ VENV   := python/.venv
 # Tests mostly wait, for processes and for the database.
 TEST_THREADS ?= 6
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+PEERS  := benches/peers
+PEERS_RUST := --manifest-path $(PEERS)/rust/Cargo.toml
+PEERS_BUILD := $(PEERS_RUST) --target-dir target/peers --release --locked
 
 .PHONY: demo dev test test-rust test-python test-versions lint lint-rust lint-python lint-console generate check-generated \
-        python python-dev console build chaos bench bench-short coverage clean tools-cargo tools-python tools-npm
+        lint-peers python python-dev console build chaos bench bench-short peers peers-rust coverage clean \
+        tools-cargo tools-python tools-npm
 
 demo: build python ## Run an example from start to results.
 	target/debug/runlane demo
@@ -53,6 +57,14 @@ lint-python: python-dev
 lint-console: console/node_modules/.ok
 	cd console && npm run --silent lint
 
+# The other queues of the benches; not part of `lint`, for their dependencies are many.
+lint-peers: tools-cargo python-dev console/node_modules/.ok
+	$(CARGO) fmt $(PEERS_RUST) --check
+	$(CARGO) clippy $(PEERS_BUILD) --all-targets -- -D warnings
+	$(VENV)/bin/ruff check --config python/pyproject.toml $(PEERS)/python
+	$(VENV)/bin/ruff format --config python/pyproject.toml --check $(PEERS)/python
+	cd $(PEERS)/node && ../../../console/node_modules/.bin/biome ci .
+
 generate: build ## Regenerate what is committed: the SDL, .env.example, the data of checked queries.
 	target/debug/runlane schema graphql > schema/schema.graphql
 	target/debug/runlane schema env > .env.example
@@ -66,7 +78,7 @@ check-generated: build python
 chaos: tools-cargo console python ## Break everything on purpose, long (hours); prints one line a test.
 	CHAOS_SCALE=long $(CARGO) test --locked --all-features --test chaos -- $(TESTS)
 
-bench: tools-cargo console python ## Measure (about ten minutes on an idle machine); prints one line a goal.
+bench: tools-cargo console python peers ## Measure (about fifteen minutes on an idle machine); prints one line a goal.
 	$(CARGO) bench --locked --bench queue
 	$(VENV)/bin/python python/benches/analysis.py
 
@@ -79,6 +91,16 @@ coverage: tools-cargo console python-dev tests/graphql-http/node_modules/.ok tes
 	tests/coverage.sh
 
 # --- what the targets need ----------------------------------------------------------------------------------------
+
+peers: peers-rust $(PEERS)/node/node_modules/.ok $(PEERS)/python/.venv/.ok ## Build the other queues that the benches measure.
+
+peers-rust: tools-cargo
+	$(CARGO) build $(PEERS_BUILD)
+
+$(PEERS)/python/.venv/.ok: $(PEERS)/python/requirements.lock | tools-python
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
 
 python: $(VENV)/.run
 python-dev: $(VENV)/.dev
@@ -112,4 +134,5 @@ tools-npm:
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js, 20 or newer" >&2; exit 1; }
 
 clean:
-	rm -rf target .runlane $(VENV) console/dist console/node_modules tests/*/node_modules
+	rm -rf target .runlane $(VENV) console/dist console/node_modules tests/*/node_modules \
+	  $(PEERS)/node/node_modules $(PEERS)/python/.venv

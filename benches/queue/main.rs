@@ -20,6 +20,8 @@ mod floor;
 mod idle;
 mod limits;
 mod node;
+mod peers;
+mod pick_up;
 mod polls;
 mod process;
 mod python;
@@ -72,6 +74,9 @@ async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::R
     }
     if scale.wants("steady") {
         steady::measure(stage, scale, report).await?;
+    }
+    if scale.wants("peers") {
+        peers::measure(stage, scale, report).await?;
     }
     if scale.wants("archive") {
         archive::measure(stage, scale, report).await?;

@@ -1,17 +1,21 @@
 //! What real Python workers add: jobs a second through the whole system, and the time until a job's first line runs.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use runlane::domain::clock::{Clock, SystemClock};
-use tokio::time::interval;
-use tokio_util::sync::CancellationToken;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::task::JoinSet;
 
+use crate::pick_up;
 use crate::process::Node;
-use crate::report::{Report, figure, heading, median, percentiles, quantile, rate};
+use crate::report::{Report, figure, heading, median, rate};
 use crate::scale::Scale;
-use crate::stage::{Client, Database, LIVE, Stage, registered, serve, stop, until};
+use crate::stage::{Client, Database, LIVE, Stage, python, registered, serve, stop, until};
 use crate::start::dimensions;
 
 /// Slots for jobs that take no time: as many as a batch of ends has, so that claims are of some hundred jobs.
@@ -31,7 +35,45 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     );
     figure("2 node processes: 32 slots, 1 Python process each", &format!("{:.0} jobs/s", median(&rates[1])));
     report.goal_rate_from(2, "probes of mock/echo by 1 node", median(&rates[0]), 10_000.0);
-    pick_up(stage, scale, report).await
+    let alone = process_per_job(scale.spawned).await?;
+    figure("a Python process for each job, 2 at a time", &format!("{alone:.0} jobs/s"));
+    let of = ("a process for each job", alone);
+    report.goal_times_from(2, "probes of mock/echo by 1 node", median(&rates[0]), of, 80.0);
+    pick_up::measure(stage, scale, report).await
+}
+
+/// Jobs a second when each is a Python process of its own that echoes JSON, two at a time. It imports nothing else, and no
+/// installed package: real workers would take far longer.
+async fn process_per_job(jobs: u32) -> anyhow::Result<f64> {
+    const ECHO: &str = "import json, sys; json.dump(json.load(sys.stdin), sys.stdout)";
+    let begun = Instant::now();
+    let next = Arc::new(AtomicU32::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..2 {
+        let next = Arc::clone(&next);
+        tasks.spawn(async move {
+            loop {
+                let id = next.fetch_add(1, Ordering::Relaxed);
+                if id >= jobs {
+                    return anyhow::Ok(());
+                }
+                let mut child = Command::new(python())
+                    .args(["-I", "-S", "-c", ECHO])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()?;
+                let job = json!({ "id": id });
+                child.stdin.take().context("a pipe")?.write_all(job.to_string().as_bytes()).await?;
+                let output = child.wait_with_output().await?;
+                ensure!(output.status.success(), "Python ended with {}", output.status);
+                ensure!(serde_json::from_slice::<Value>(&output.stdout)? == job, "another job came back");
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(rate(f64::from(jobs), begun.elapsed()))
 }
 
 async fn one_node(stage: &Stage, scale: &Scale) -> anyhow::Result<f64> {
@@ -82,144 +124,4 @@ async fn probe(database: &Database, client: &Client, n: u64) -> anyhow::Result<f
     let n = i64::try_from(n)?;
     ensure!(completed == n && answers == n, "{completed} completed, {answers} transcripts, instead of {n}");
     Ok(n as f64 / seconds)
-}
-
-/// From `startRun` of one job to the first line of the probe in Python, on one machine's clock: on an idle queue, and
-/// beside a steady load that leaves slots free.
-async fn pick_up(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
-    let clock = Clocked::prepare(stage)?;
-    let database = stage.database().await?;
-    let (server, client) = Node::serve(stage, &database).await?;
-    let path = clock.dir.to_string_lossy().into_owned();
-    // The node is a process of its own, which passes PYTHONPATH on to its workers.
-    let node = Node::start(
-        stage,
-        &database,
-        &[
-            ("PYTHONPATH", &path),
-            ("RUNLANE_WORKER_CONCURRENCY_PROBE_SCENARIO", SLOTS),
-            ("RUNLANE_WARM_WORKERS", "2"),
-        ],
-    )?;
-    registered(&database, 1).await?;
-    let definition = client.definition("one", &[1]).await?;
-    let bench = PickUp { clock: &clock, database: &database, client: &client, definition: &definition };
-    // The first start the Python processes.
-    bench.times(10, LIVE_OF).await?;
-    let [to_answer, to_line] = bench.times(scale.picked_up, LIVE_OF).await?;
-    figure("pick-up: startRun of one job to its answer", &percentiles(&to_answer));
-    figure("pick-up: startRun of one job to its first line of Python", &percentiles(&to_line));
-    report.goal_within(4, "pick-up on an idle queue, p50", quantile(&to_line, 0.5), Duration::from_millis(4));
-    report.goal_within(
-        4,
-        "pick-up on an idle queue, p99",
-        quantile(&to_line, 0.99),
-        Duration::from_millis(15),
-    );
-
-    let loaded = client.definition("load", &dimensions(scale.load / LOAD_RUNS)?).await?;
-    let over = CancellationToken::new();
-    let load = tokio::spawn(load(client.clone(), loaded, over.clone()));
-    until(&database, "the load", "select count(*) from transcript", |n| n > 0).await?;
-    let (before, begun) = (database.number(COMPLETED).await?, Instant::now());
-    // The analyses of the load are in nobody's way, but each other's.
-    let [_, to_line] = bench.times(scale.picked_up, LIVE_PROBES_OF).await?;
-    let done = rate((database.number(COMPLETED).await? - before) as f64, begun.elapsed());
-    over.cancel();
-    load.await??;
-    figure(&format!("the same beside {} jobs a second", scale.load), &percentiles(&to_line));
-    figure("jobs completed meanwhile", &format!("{done:.0}/s"));
-    report.goal_within(
-        4,
-        &format!("pick-up beside {done:.0} jobs/s, p99"),
-        quantile(&to_line, 0.99),
-        Duration::from_millis(50),
-    );
-    drop(node);
-    drop(server);
-    stage.drop(database).await
-}
-
-/// Runs of the load that are started in a second.
-const LOAD_RUNS: u64 = 2;
-/// More than a run of the load has jobs.
-const SLOTS: &str = "1000";
-/// The load's model: it takes as long as a quick answer.
-const LOAD_MODEL: &str = "mock/echo?delayMs=20";
-/// Zero when nothing of a run waits or runs, its analysis included; and without it.
-const LIVE_OF: &str = "select count(*) from lane where is_live and run_id = $1::uuid";
-const LIVE_PROBES_OF: &str =
-    "select count(*) from lane where is_live and kind = 'probe:scenario' and run_id = $1::uuid";
-/// Probes that have completed.
-const COMPLETED: &str = "select coalesce(sum(completed), 0)::bigint from lane where kind = 'probe:scenario'";
-
-/// Starts the load's runs evenly until it is over.
-async fn load(client: Client, definition: String, over: CancellationToken) -> anyhow::Result<()> {
-    let mut every = interval(Duration::from_secs(1).div_f64(LOAD_RUNS as f64));
-    while !over.is_cancelled() {
-        every.tick().await;
-        client.start_run(&definition, &[LOAD_MODEL]).await?;
-    }
-    Ok(())
-}
-
-/// Runs of one job, one after the other.
-struct PickUp<'a> {
-    clock: &'a Clocked,
-    database: &'a Database,
-    client: &'a Client,
-    definition: &'a str,
-}
-
-impl PickUp<'_> {
-    /// How long the answers took, and how long it was to the first lines of Python.
-    async fn times(&self, n: usize, live: &'static str) -> anyhow::Result<[Vec<Duration>; 2]> {
-        let mut times: [Vec<Duration>; 2] = Default::default();
-        for _ in 0..n {
-            let ran = self.clock.lines()?.len();
-            let begun = SystemClock.now();
-            let (answered, run) = self.client.start_run(self.definition, &["mock/echo"]).await?;
-            self.ended(&run, live).await?;
-            let lines = self.clock.lines()?;
-            ensure!(lines.len() == ran + 1, "{} probes ran instead of one", lines.len() - ran);
-            let microseconds = lines[ran] - begun.timestamp_micros();
-            times[0].push(answered);
-            times[1].push(Duration::from_micros(u64::try_from(microseconds).context("the clock went back")?));
-        }
-        Ok(times)
-    }
-
-    /// Waits until nothing of a run waits or runs that counts.
-    async fn ended(&self, run: &str, live: &'static str) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let left: i64 = sqlx::query_scalar(live).bind(run).fetch_one(&self.database.db).await?;
-            if left == 0 {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "the run does not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// A Python path on which every worker notes when a probe begins.
-struct Clocked {
-    dir: PathBuf,
-}
-
-impl Clocked {
-    fn prepare(stage: &Stage) -> anyhow::Result<Self> {
-        let dir = stage.dir().join("clock");
-        std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("sitecustomize.py"), include_str!("python/sitecustomize.py"))?;
-        std::fs::write(dir.join("began"), "")?;
-        Ok(Self { dir })
-    }
-
-    /// When each probe began, in microseconds since 1970.
-    fn lines(&self) -> anyhow::Result<Vec<i64>> {
-        let text = std::fs::read_to_string(self.dir.join("began"))?;
-        text.lines().map(|line| line.parse().with_context(|| format!("{line:?} is no time"))).collect()
-    }
 }

@@ -3,13 +3,14 @@
 use anyhow::{bail, ensure};
 
 /// The phases in their order.
-const PHASES: [&str; 14] = [
+const PHASES: [&str; 15] = [
     "start",
     "reads",
     "polls",
     "control",
     "crowd",
     "throughput",
+    "peers",
     "cost",
     "steady",
     "archive",
@@ -46,8 +47,12 @@ pub struct Scale {
     pub controls: usize,
     /// Jobs that are claimed and completed without Python.
     pub driven: i32,
+    /// Jobs for every other queue that is measured.
+    pub peers: u64,
     /// Jobs that Python runs.
     pub probed: u64,
+    /// Jobs that get a Python process each, as Runlane does not do it.
+    pub spawned: u32,
     /// Jobs that are started one at a time on an idle queue.
     pub picked_up: usize,
     /// Jobs a second beside which further ones are.
@@ -87,7 +92,9 @@ impl Scale {
                 requests: 1_000,
                 controls: 25,
                 driven: 60_000,
+                peers: 20_000,
                 probed: 20_000,
+                spawned: 200,
                 picked_up: 100,
                 load: 1_000,
                 called: [1_200, 1_200],
@@ -107,7 +114,9 @@ impl Scale {
                 requests: 40,
                 controls: 5,
                 driven: 5_000,
+                peers: 200,
                 probed: 200,
+                spawned: 4,
                 picked_up: 3,
                 load: 100,
                 called: [40, 40],
@@ -121,6 +130,11 @@ impl Scale {
     /// Whether its figures mean anything.
     pub fn is_short(&self) -> bool {
         self.name == "short"
+    }
+
+    /// Whether a phase was asked for by its name.
+    pub fn names(&self, phase: &str) -> bool {
+        self.only.is_some() && self.wants(phase)
     }
 
     /// Whether a phase is to run.

@@ -25,6 +25,10 @@ use crate::scale::Scale;
 /// Signs the tokens of the benches.
 const SECRET: &str = "the-benches-sign-with-this-secret-of-48-character";
 
+/// Zero when nobody but the benches is in a database: its sessions have then reported their transactions.
+pub const VISITORS: &str = "select count(*) from pg_stat_activity where datname = current_database()
+    and backend_type = 'client backend' and application_name <> 'runlane benches'";
+
 /// Zero when nothing waits and nothing runs, analyses included.
 pub const LIVE: &str = "select count(*) from lane where is_live";
 
@@ -96,10 +100,20 @@ impl Stage {
 
     /// Makes a database with the schema in it.
     pub async fn database(&self) -> anyhow::Result<Database> {
+        self.copy(&self.template, 4).await
+    }
+
+    /// Makes a database with nothing in it; the benches have one connection.
+    pub async fn empty(&self) -> anyhow::Result<Database> {
+        self.copy("template1", 1).await
+    }
+
+    async fn copy(&self, template: &str, connections: u32) -> anyhow::Result<Database> {
         let name = format!("{}_{}", self.template, self.made.fetch_add(1, Ordering::Relaxed));
-        self.execute(format!(r#"create database "{name}" template "{}""#, self.template)).await?;
+        self.execute(format!(r#"create database "{name}" template "{template}""#)).await?;
         let url = self.url(&name);
-        let db = PgPoolOptions::new().max_connections(4).connect(&url).await?;
+        let options = self.options.clone().database(&name).application_name("runlane benches");
+        let db = PgPoolOptions::new().max_connections(connections).connect_with(options).await?;
         Ok(Database { name, url, db })
     }
 
@@ -142,7 +156,12 @@ impl Stage {
     }
 
     fn url(&self, database: &str) -> String {
-        self.options.clone().database(database).to_url_lossy().into()
+        let mut url = self.options.clone().database(database).to_url_lossy();
+        // What only sqlx knows makes other clients refuse the whole.
+        let others = url.query_pairs().filter(|(name, _)| name != "statement-cache-capacity");
+        let others: Vec<_> = others.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        url.query_pairs_mut().clear().extend_pairs(others);
+        url.into()
     }
 
     async fn execute(&self, sql: String) -> anyhow::Result<()> {

@@ -179,13 +179,7 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
         .await?;
     }
     if !way.answers {
-        // What is left is the queue's own work.
-        sqlx::raw_sql(
-            "create function forget() returns trigger language plpgsql as 'begin return null; end';
-             create trigger forget before insert on transcript for each row execute function forget()",
-        )
-        .execute(&database.db)
-        .await?;
+        forget_transcripts(&database).await?;
     }
     let mut drivers = Vec::new();
     for _ in 0..way.nodes {
@@ -215,8 +209,19 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
     Ok((time, used, wal as f64, all))
 }
 
+/// Has transcripts not stored: what is left is the queue's own work.
+pub async fn forget_transcripts(database: &Database) -> anyhow::Result<()> {
+    sqlx::raw_sql(
+        "create function forget() returns trigger language plpgsql as 'begin return null; end';
+         create trigger forget before insert on transcript for each row execute function forget()",
+    )
+    .execute(&database.db)
+    .await?;
+    Ok(())
+}
+
 /// Every job completed once, with its attempt and its transcript; every counter and every run says so.
-async fn check(database: &Database, total: i64, answers: bool) -> anyhow::Result<()> {
+pub async fn check(database: &Database, total: i64, answers: bool) -> anyhow::Result<()> {
     fill::agree(database).await?;
     let n = database.number("select count(*) from transcript").await?;
     let wanted = if answers { total } else { 0 };
