@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::cpu::Meter;
-use crate::driver::Driver;
+use crate::driver::{Answer, Driver};
 use crate::fill::{self, Fill};
 use crate::reads::{self, PROGRESS, QUEUE};
 use crate::report::{Report, figure, heading, ms, percentiles, quantile};
@@ -97,7 +97,7 @@ impl Controls<'_> {
     async fn busy(&self) -> anyhow::Result<()> {
         let (enough, driver) = (CancellationToken::new(), Driver::register(self.database, 500).await?);
         let id = driver.node();
-        let load = tokio::spawn(driver.run(Some(enough.clone())));
+        let load = tokio::spawn(driver.run(Answer::Echo, Some(enough.clone())));
         let mut times: [Vec<Duration>; 2] = Default::default();
         for _ in 0..self.scale.controls {
             times[0].push(self.run_change("pauseRun", "", "PAUSED").await?.time);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::cpu::Meter;
-use crate::driver::Driver;
+use crate::driver::{Answer, Driver};
 use crate::fill::{self, Fill};
 use crate::process::Node;
 use crate::report::{figure, heading};
@@ -39,7 +39,7 @@ async fn drained(stage: &Stage, scale: &Scale, batch: u32) -> anyhow::Result<()>
     let transactions = stage.transactions(&database).await?;
     let server = stage.postmaster().await?.map(Meter::of).transpose()?;
     let own = Meter::alone()?;
-    let tally = driver.run(None).await?;
+    let tally = driver.run(Answer::Echo, None).await?;
     ensure!(tally.jobs == usize::try_from(scale.driven)?, "{} jobs completed", tally.jobs);
     let own = own.used()?;
     let server = server.as_ref().map(Meter::used).transpose()?;

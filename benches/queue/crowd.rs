@@ -6,7 +6,7 @@ use anyhow::ensure;
 use runlane::domain::JobKind;
 
 use crate::cpu::Meter;
-use crate::driver::{Driver, TRANSCRIPT};
+use crate::driver::{Answer, Driver};
 use crate::fill::{self, Fill};
 use crate::report::{Report, figure, heading, median, ms, percentiles};
 use crate::scale::Scale;
@@ -91,7 +91,7 @@ async fn time_claims(driver: &Driver, claims: usize, batch: u32) -> anyhow::Resu
         let claimed = driver.claim_once(JobKind::ProbeScenario).await?;
         times.push(begun.elapsed());
         ensure!(claimed.len() == batch as usize, "{} jobs instead of {batch}", claimed.len());
-        driver.complete(claimed, TRANSCRIPT).await?;
+        driver.complete(claimed, Answer::Echo).await?;
     }
     Ok(times)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use runlane::domain::job::Claim;
-use runlane::domain::work::AttemptEnd;
+use runlane::domain::work::{AttemptEnd, AttemptResult, TranscriptResult};
 use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
 use runlane::store::{NewNode, PoolSettings, Store, connect};
 use secrecy::SecretString;
@@ -17,8 +17,19 @@ use uuid::Uuid;
 
 use crate::stage::Database;
 
-/// What `mock/echo` answers to a short prompt.
-pub const TRANSCRIPT: &str = r#"{"turns":[{"n":1,"label":"prompt","prompt":"How would you rate value 7 with value 3?","response":"How would you rate value 7 with value 3?","finishReason":"stop","usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"latencyMs":0}],"usage":{"inputTokens":10,"outputTokens":10,"cachedInputTokens":0,"reasoningTokens":0},"modelVersion":"mock-1","score":null,"costUsd":null,"startedAt":"2026-01-01T00:00:00.000Z","completedAt":"2026-01-01T00:00:00.000Z"}"#;
+/// What a job that completes returns.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// A conversation without turns.
+    Nothing,
+    /// What `mock/echo` answers to a short prompt.
+    Echo,
+    /// That the stored analysis holds.
+    Unchanged,
+}
+
+const ECHO: &str = r#"[{"n":1,"label":"prompt","prompt":"How would you rate value 7 with value 3?","response":"How would you rate value 7 with value 3?","finishReason":"stop","usage":{"input":10,"output":10,"cacheRead":0,"cacheWrite":0,"reasoning":0},"latencyMs":0}]"#;
+const ECHO_USAGE: &str = r#"{"input":10,"output":10,"cacheRead":0,"cacheWrite":0,"reasoning":0}"#;
 
 /// A registered node.
 pub struct Driver {
@@ -73,10 +84,14 @@ impl Driver {
         Ok(self.store.claim_jobs(self.id, &[(kind, self.batch)]).await?.claims)
     }
 
-    /// Completes what was claimed, with this result each.
-    pub async fn complete(&self, claims: Vec<Claim>, result: &str) -> anyhow::Result<()> {
-        let ends = claims.into_iter().map(|claim| completed(claim, result)).collect::<Result<Vec<_>, _>>()?;
-        let ended = self.store.end_attempts(self.id, &ends, i32::MAX).await?;
+    /// Completes what was claimed, with this answer each.
+    pub async fn complete(&self, claims: Vec<Claim>, answer: Answer) -> anyhow::Result<()> {
+        self.end(&self.store, claims, answer).await
+    }
+
+    async fn end(&self, store: &Store, claims: Vec<Claim>, answer: Answer) -> anyhow::Result<()> {
+        let ends = claims.into_iter().map(|claim| completed(claim, answer)).collect::<Result<Vec<_>, _>>()?;
+        let ended = store.end_attempts(self.id, &ends, i32::MAX).await?;
         ensure!(
             ended.len() == ends.len(),
             "{} of {} ends came too late",
@@ -93,10 +108,10 @@ impl Driver {
     }
 
     /// Claims and completes until nothing waits; with `enough`, until that is cancelled.
-    pub async fn run(self, enough: Option<CancellationToken>) -> anyhow::Result<Tally> {
+    pub async fn run(self, answer: Answer, enough: Option<CancellationToken>) -> anyhow::Result<Tally> {
         let (sender, receiver) = mpsc::channel(1);
         let claimer = self.claim(sender, enough);
-        let writer = self.write(receiver);
+        let writer = self.write(receiver, answer);
         let (claimed, written) = tokio::join!(claimer, writer);
         let (claimed, written) = (claimed?, written?);
         self.close().await;
@@ -108,12 +123,14 @@ impl Driver {
         ends: mpsc::Sender<Vec<Claim>>,
         enough: Option<CancellationToken>,
     ) -> anyhow::Result<Tally> {
+        // A connection of its own, as the orchestrator's claimer has.
+        let store = self.store.on_one_connection();
         let mut tally = Tally::default();
         let mut known = Vec::new();
         let slots = [(JobKind::ProbeScenario, self.batch)];
         while !enough.as_ref().is_some_and(CancellationToken::is_cancelled) {
             let begun = Instant::now();
-            let claimed = self.store.claim_jobs(self.id, &slots).await?;
+            let claimed = store.claim_jobs(self.id, &slots).await?;
             let read_from = Instant::now();
             if claimed.claims.is_empty() {
                 match &enough {
@@ -125,7 +142,7 @@ impl Driver {
             }
             tally.claims += 1;
             tally.claiming += read_from - begun;
-            let (works, contexts) = self.store.work(self.id, &claimed.claims, &known).await?;
+            let (works, contexts) = store.work(self.id, &claimed.claims, &known).await?;
             known.extend(contexts.into_iter().map(|context| context.run_id));
             tally.reading += read_from.elapsed();
             ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
@@ -134,12 +151,13 @@ impl Driver {
         Ok(tally)
     }
 
-    async fn write(&self, mut batches: mpsc::Receiver<Vec<Claim>>) -> anyhow::Result<Tally> {
+    async fn write(&self, mut batches: mpsc::Receiver<Vec<Claim>>, answer: Answer) -> anyhow::Result<Tally> {
+        let store = self.store.on_one_connection();
         let mut tally = Tally::default();
         while let Some(claims) = batches.recv().await {
             let jobs = claims.len();
             let begun = Instant::now();
-            self.complete(claims, TRANSCRIPT).await?;
+            self.end(&store, claims, answer).await?;
             tally.ending += begun.elapsed();
             tally.jobs += jobs;
         }
@@ -148,7 +166,23 @@ impl Driver {
 }
 
 /// The end of a job that completed at once.
-pub fn completed(claim: Claim, result: &str) -> serde_json::Result<AttemptEnd> {
+pub fn completed(claim: Claim, answer: Answer) -> serde_json::Result<AttemptEnd> {
+    let raw = |text: &str| RawValue::from_string(text.to_owned());
+    let transcript = |turns: &str| {
+        let version = Some("mock-1".to_owned());
+        let turns = raw(turns)?;
+        Ok(AttemptResult::Transcript(TranscriptResult {
+            turns,
+            model_version: version,
+            score: None,
+            latency_ms: 0,
+        }))
+    };
+    let (result, usage) = match answer {
+        Answer::Nothing => (transcript("[]"), Some("{}")),
+        Answer::Echo => (transcript(ECHO), Some(ECHO_USAGE)),
+        Answer::Unchanged => (raw(r#"{"unchanged": true}"#).map(AttemptResult::Analysis), None),
+    };
     Ok(AttemptEnd {
         holds: false,
         claim,
@@ -156,9 +190,9 @@ pub fn completed(claim: Claim, result: &str) -> serde_json::Result<AttemptEnd> {
         delay: Duration::ZERO,
         error: None,
         stderr_tail: None,
-        usage: None,
+        usage: usage.map(raw).transpose()?,
         cost_usd: None,
-        result: Some(RawValue::from_string(result.to_owned())?),
+        result: Some(result?),
         suspect: false,
         alone: false,
         fingerprint: None,

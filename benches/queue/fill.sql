@@ -1,5 +1,5 @@
 -- Runs, lanes and jobs of the one definition there is, as Fill describes them. Scenarios repeat as further samples.
--- Completed jobs have the least of a transcript. Nothing that is measured here looks at attempts, so there are none.
+-- Completed jobs have the least of a transcript. Nothing that is measured here looks at attempts, so failed jobs have none.
 
 -- What triggers would do row by row is done in bulk below.
 alter table job disable trigger user;
@@ -35,14 +35,15 @@ select r.id, 'probe:scenario', m.model, m.position, r.priority, c.ended < c.tota
  order by r.seq, m.position;
 
 insert into job (lane_id, scenario_id, sample, state, claims, failures, run_at, claimed_at, finished_at,
-                 error_code, error_message, error_retryable, is_fresh)
+                 error_code, error_message, error_retryable, is_fresh, node_id)
 select l.id, s.first + k % s.n, k / s.n, j.state, (j.state <> 'pending')::int, (j.state = 'failed')::int,
        now() - interval '1 day',
        case when j.state <> 'pending' then j.at - interval '1 second' end,
        case when j.state <> 'pending' then j.at end,
        case when j.state = 'failed' then 'server_error' end,
        case when j.state = 'failed' then 'the provider answered 503' end,
-       case when j.state = 'failed' then true end, j.state = 'pending'
+       case when j.state = 'failed' then true end, j.state = 'pending',
+       case when j.state = 'completed' then '00000000-0000-7000-8000-000000000001'::uuid end
   from lane l
  cross join (select min(id) as first, count(*)::int as n from scenario) as s
  cross join lateral generate_series(0, l.total - 1) as k

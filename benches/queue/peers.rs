@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use comfy_table::{Table, presets};
 
 use crate::cpu::Meter;
-use crate::driver::Driver;
+use crate::driver::{Answer, Driver};
 use crate::floor;
 use crate::pick_up::PickUp;
 use crate::report::{Report, figure, heading, median, ms, quantile};
@@ -95,7 +95,7 @@ async fn measure_runlane(stage: &Stage, scale: &Scale, row: &mut Row) -> anyhow:
     let driver = Driver::register(&database, 500).await?;
     let gauge = Gauge::begin(&database, Meter::alone()?, postmaster).await?;
     let begun = Instant::now();
-    driver.run(None).await?;
+    driver.run(Answer::Nothing, None).await?;
     let mut took = gauge.end(&database, scale.peers, begun.elapsed()).await?;
     took.transactions = Some(reported(stage, &database).await? - before);
     row.process.push(took);

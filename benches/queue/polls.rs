@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cpu::Meter;
-use crate::driver::Driver;
+use crate::driver::{Answer, Driver};
 use crate::fill::{self, Fill};
 use crate::process::Node;
 use crate::reads::PROGRESS;
@@ -52,7 +52,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
 
     let (enough, driver) = (CancellationToken::new(), Driver::register(&database, BATCH).await?);
     let begun = Instant::now();
-    let load = tokio::spawn(driver.run(Some(enough.clone())));
+    let load = tokio::spawn(driver.run(Answer::Echo, Some(enough.clone())));
     let beside = polls.send().await?;
     let time = begun.elapsed();
     let left = database.number("select sum(pending) from lane").await?;

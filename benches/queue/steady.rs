@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive;
 use crate::cpu::Meter;
-use crate::driver::{Driver, TRANSCRIPT};
+use crate::driver::{Answer, Driver};
 use crate::fill::{self, Fill};
 use crate::process::Node;
 use crate::report::{Report, figure, heading, median, ms, quantile};
@@ -153,7 +153,7 @@ async fn work(driver: Driver, over: CancellationToken) -> anyhow::Result<Vec<Cla
             continue;
         }
         all.push(Claimed { at, took: at.elapsed(), jobs: claims.len() });
-        driver.complete(claims, TRANSCRIPT).await?;
+        driver.complete(claims, Answer::Echo).await?;
     }
     driver.close().await;
     Ok(all)
@@ -163,7 +163,7 @@ async fn work(driver: Driver, over: CancellationToken) -> anyhow::Result<Vec<Cla
 async fn analyse(driver: Driver, over: CancellationToken) -> anyhow::Result<()> {
     while !over.is_cancelled() {
         let claims = driver.claim_once(JobKind::AnalyzeBasic).await?;
-        driver.complete(claims, r#"{"unchanged": true}"#).await?;
+        driver.complete(claims, Answer::Unchanged).await?;
         tokio::time::sleep(Duration::from_secs(1) / RUNS).await;
     }
     driver.close().await;
@@ -221,7 +221,7 @@ async fn long_lane(stage: &Stage, scale: &Scale, report: Option<&mut Report>) ->
             break;
         }
         times.push(begun.elapsed());
-        driver.complete(claims, TRANSCRIPT).await?;
+        driver.complete(claims, Answer::Echo).await?;
     }
     driver.close().await;
     if let Some(held) = held {

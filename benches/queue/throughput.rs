@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use crate::cpu::Meter;
-use crate::driver::{Driver, Tally};
+use crate::driver::{Answer, Driver, Tally};
 use crate::fill::{self, Fill};
 use crate::floor;
 use crate::report::{Report, figure, heading, median, ms, rate};
@@ -191,7 +191,7 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for driver in drivers {
-        tasks.spawn(driver.run(None));
+        tasks.spawn(driver.run(if way.answers { Answer::Echo } else { Answer::Nothing }, None));
     }
     let mut all = Tally::default();
     while let Some(done) = tasks.join_next().await {

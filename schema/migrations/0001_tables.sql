@@ -178,6 +178,7 @@ create table job (
     run_at           timestamptz not null,
     -- Since when it waits for its next attempt; of no meaning before the first of its epoch.
     waits_since      timestamptz,
+    -- Who has it, or completed it, if it is a probe.
     node_id          uuid,
     -- The row of `claim` that it was taken with; of no meaning unless it is active.
     claim_id         bigint,
@@ -188,7 +189,7 @@ create table job (
     error_retryable  boolean,
     constraint job_identity unique nulls not distinct (lane_id, scenario_id, sample),
     check (not is_fresh or state = 'pending' and claims = 0 and epoch = 0),
-    check ((state = 'active') = (node_id is not null)),
+    check ((state = 'active' or state = 'completed' and scenario_id is not null) = (node_id is not null)),
     check (state <> 'active' or (claims > 0 and claimed_at is not null)),
     check ((state in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),
     check (state <> 'completed' or (claims > 0 and error_code is null)),
@@ -196,8 +197,9 @@ create table job (
     check ((error_code is null) = (error_message is null) and (error_code is null) = (error_retryable is null))
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
--- One claim of a job and how it ended. A claim in progress stands in its job's row; the attempt is written when it ends.
-create table attempt (
+-- One claim of a job and how it ended. A claim in progress stands in its job's row, and there it stays if it completes a probe,
+-- which nothing follows; every other is written here when it ends. `attempt` has them all.
+create table past_attempt (
     job_id        bigint not null,
     number        int not null check (number >= 1),
     node_id       uuid not null,
@@ -216,6 +218,15 @@ create table attempt (
     check ((outcome in ('completed', 'released')) = (error_code is null))
 );
 
+create view attempt as
+select job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage, cost_usd,
+       fingerprint
+  from past_attempt
+union all
+select id, claims, node_id, claimed_at, finished_at, 'completed', null, null, null, null, null, null
+  from job where state = 'completed' and scenario_id is not null;
+comment on view attempt is 'Every attempt that has ended, of jobs that are not archived. Ask for it by job_id.';
+
 -- What a completed probe returned.
 create table transcript (
     job_id        bigint not null,
@@ -223,7 +234,8 @@ create table transcript (
     lane_id       bigint not null,
     scenario_id   bigint not null,
     model_version text,
-    turns         jsonb not null check (jsonb_typeof(turns) = 'array'),
+    -- As the worker wrote it: nothing here looks into it, and to take it apart would cost as much as the rest of an end.
+    turns         json not null check (json_typeof(turns) = 'array'),
     usage         jsonb not null check (jsonb_typeof(usage) = 'object'),
     score         int,
     cost_usd      numeric check (cost_usd >= 0),

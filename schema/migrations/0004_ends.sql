@@ -121,7 +121,7 @@ create function end_attempts(
     p_retryable boolean[],
     p_stderr text[],
     p_usage jsonb[],
-    -- Of a completed job: its transcript or its analysis, as the worker protocol has them.
+    -- Of a completed analysis: its result, as the worker protocol has it.
     p_result jsonb[],
     -- Of a lost one: whether it must run alone from now on.
     p_suspect boolean[],
@@ -133,8 +133,13 @@ create function end_attempts(
     p_crash_hold_jobs int default null,
     -- Of a rate_limit, auth or quota_exhausted: whether it holds the limit or the provider concerned.
     p_holds boolean[] default null,
-    -- Of one that did not complete: US dollars for its usage, where the worker knows better than the lane's prices.
-    p_cost_usd numeric[] default null
+    -- US dollars for its usage, where the worker knows better than the lane's prices.
+    p_cost_usd numeric[] default null,
+    -- Of a completed probe: its transcript, whose usage is p_usage.
+    p_turns json[] default null,
+    p_model_version text[] default null,
+    p_score int[] default null,
+    p_latency_ms int[] default null
 )
 returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
@@ -180,7 +185,7 @@ begin
         -- The fence: of claims that are not the node's any more nothing is found.
         update job j
            set state = ended_state(i.outcome, l.is_open, j.cancel_requested),
-               node_id = null,
+               node_id = case when i.outcome = 'completed' and l.kind = 'probe:scenario' then j.node_id end,
                finished_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) <> 'pending' then v_now end,
                -- Without a wait a job keeps its place, unless it crashed a worker: those that may be innocent go before it.
                run_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending'
@@ -210,27 +215,24 @@ begin
     ), fenced as materialized (
         select c.*,
                case when c.kind = 'probe:scenario' then coalesce(
-                   case when c.outcome = 'completed' then (p_result[c.at] ->> 'costUsd')::numeric else p_cost_usd[c.at] end,
-                   case when c.pricing is not null
-                        then usage_cost(case when c.outcome = 'completed' then p_result[c.at] -> 'usage'
-                                             else p_usage[c.at] end, c.pricing) end)
+                   p_cost_usd[c.at],
+                   case when c.pricing is not null then usage_cost(p_usage[c.at], c.pricing) end)
                end as cost_usd
           from changed c
     ), recorded as (
-        insert into attempt
+        insert into past_attempt
                (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
                 fingerprint, cost_usd)
         select f.id, f.number, p_node, f.claimed_at, v_now, f.outcome, p_error_code[f.at], p_error_message[f.at],
-               p_stderr[f.at], p_usage[f.at], p_fingerprint[f.at], case when f.outcome <> 'completed' then f.cost_usd end
+               p_stderr[f.at], p_usage[f.at], p_fingerprint[f.at], f.cost_usd
           from fenced f
+         -- What completed a probe stands in its row.
+         where f.outcome <> 'completed' or f.kind <> 'probe:scenario'
     ), transcribed as (
         insert into transcript
                (job_id, lane_id, scenario_id, model_version, turns, usage, score, cost_usd, latency_ms, created_at)
-        select f.id, f.lane_id, f.scenario_id, p_result[f.at] ->> 'modelVersion', p_result[f.at] -> 'turns',
-               p_result[f.at] -> 'usage', (p_result[f.at] ->> 'score')::int, f.cost_usd,
-               (select coalesce(sum((t ->> 'latencyMs')::numeric), 0)::int
-                  from jsonb_array_elements(p_result[f.at] -> 'turns') as t),
-               v_now
+        select f.id, f.lane_id, f.scenario_id, p_model_version[f.at], p_turns[f.at], p_usage[f.at], p_score[f.at], f.cost_usd,
+               p_latency_ms[f.at], v_now
           from fenced f
          where f.state = 'completed' and f.kind = 'probe:scenario'
     ), analysed as (

@@ -44,18 +44,20 @@ create table archived_job (
     throttled_ms       bigint not null,
     waits_since        timestamptz,
     run_at             timestamptz not null,
+    -- Who completed it.
+    node_id            uuid,
     claimed_at         timestamptz,
     finished_at        timestamptz not null,
     error_code         text,
     error_message      text,
     error_retryable    boolean,
     archived_at        timestamptz not null,
-    -- Rows of `attempt` without the job, oldest first.
+    -- Rows of `past_attempt` without the job, oldest first.
     attempts           jsonb not null,
     -- The transcript of a completed job.
     seq                bigint,
     model_version      text,
-    turns              jsonb,
+    turns              json,
     usage              jsonb,
     score              int,
     cost_usd           numeric,
@@ -85,7 +87,7 @@ select id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, cl
   from job
 union all
 select id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims, failures,
-       losses, losses_alone, throttles, throttled_ms, waits_since, run_at, null::uuid, claimed_at, finished_at, error_code,
+       losses, losses_alone, throttles, throttled_ms, waits_since, run_at, node_id, claimed_at, finished_at, error_code,
        error_message, error_retryable, archived_at
   from archived_job;
 comment on view any_job is 'Every job, hot or archived; archived_at tells which.';
@@ -98,7 +100,10 @@ union all
 select j.id, a.number, a.node_id, a.started_at, a.ended_at, a.outcome, a.error_code, a.error_message, a.stderr_tail,
        a.usage, a.fingerprint, a.cost_usd
   from archived_job j
- cross join lateral jsonb_populate_recordset(null::attempt, j.attempts) as a;
+ cross join lateral jsonb_populate_recordset(null::past_attempt, j.attempts) as a
+union all
+select id, claims, node_id, claimed_at, finished_at, 'completed', null, null, null, null, null, null
+  from archived_job where state = 'completed' and scenario_id is not null;
 comment on view any_attempt is 'Every attempt that has ended, of hot and of archived jobs. Ask for it by job_id.';
 
 create view any_transcript as
@@ -221,7 +226,7 @@ begin
             ), gone as (
                 delete from job j where j.id = any (array(select p.id from picked p)) returning j.*
             ), tried as (
-                delete from attempt a where a.job_id = any (array(select p.id from picked p)) returning a.*
+                delete from past_attempt a where a.job_id = any (array(select p.id from picked p)) returning a.*
             ), told as (
                 delete from transcript t
                  where t.lane_id = v_lane and t.job_id = any (array(select p.id from picked p)) returning t.*
@@ -231,12 +236,12 @@ begin
             )
             insert into archived_job
                    (id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims,
-                    failures, losses, losses_alone, throttles, throttled_ms, waits_since, run_at, claimed_at, finished_at,
+                    failures, losses, losses_alone, throttles, throttled_ms, waits_since, run_at, node_id, claimed_at, finished_at,
                     error_code, error_message, error_retryable, archived_at, attempts, seq, model_version, turns,
                     usage, score, cost_usd, latency_ms, created_at)
             select g.id, g.lane_id, g.scenario_id, g.sample, g.state, g.is_suspect, g.cancel_requested, g.claims,
                    g.epoch, g.epoch_claims, g.failures, g.losses, g.losses_alone, g.throttles, g.throttled_ms, g.waits_since,
-                   g.run_at, g.claimed_at, g.finished_at, g.error_code, g.error_message, g.error_retryable, v_now,
+                   g.run_at, g.node_id, g.claimed_at, g.finished_at, g.error_code, g.error_message, g.error_retryable, v_now,
                    coalesce(a.list, '[]'), t.seq, t.model_version, t.turns, t.usage, t.score, t.cost_usd,
                    t.latency_ms, t.created_at
               from gone g
@@ -267,18 +272,18 @@ begin
         delete from archived_job a where a.id = any (p_jobs) returning a.*
     ), back as (
         insert into job (id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch,
-                         epoch_claims, failures, losses, losses_alone, throttles, throttled_ms, waits_since, run_at, claimed_at,
-                         finished_at, error_code, error_message, error_retryable)
+                         epoch_claims, failures, losses, losses_alone, throttles, throttled_ms, waits_since, run_at, node_id,
+                         claimed_at, finished_at, error_code, error_message, error_retryable)
         overriding system value
         select g.id, g.lane_id, g.scenario_id, g.sample, g.state, g.is_suspect, g.cancel_requested, g.claims, g.epoch,
                g.epoch_claims, g.failures, g.losses, g.losses_alone, g.throttles, g.throttled_ms, g.waits_since, g.run_at,
-               g.claimed_at, g.finished_at, g.error_code, g.error_message, g.error_retryable
+               g.node_id, g.claimed_at, g.finished_at, g.error_code, g.error_message, g.error_retryable
           from gone g
     ), tried as (
-        insert into attempt
+        insert into past_attempt
         select a.* from gone g
          cross join lateral jsonb_array_elements(g.attempts) as e (attempt)
-         cross join lateral jsonb_populate_record(null::attempt, e.attempt || jsonb_build_object('job_id', g.id)) as a
+         cross join lateral jsonb_populate_record(null::past_attempt, e.attempt || jsonb_build_object('job_id', g.id)) as a
     ), told as (
         insert into transcript (job_id, seq, lane_id, scenario_id, model_version, turns, usage, score, cost_usd,
                                 latency_ms, created_at)

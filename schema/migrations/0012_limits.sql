@@ -223,7 +223,12 @@ $$;
 -- gives only attempts that this transaction has recorded. p_holds: see lock_limits_of.
 create function settle_limits(
     p_job bigint[], p_number int[], p_delay_ms bigint[], p_holds boolean[], p_now timestamptz
-) returns void language plpgsql as $$
+) returns void language plpgsql
+-- Few rows of many, each by its key; whoever ends attempts has nested loops off.
+set enable_nestloop = on
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
 declare
     v_limit record;
 begin

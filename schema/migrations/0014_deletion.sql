@@ -33,7 +33,7 @@ begin
     end if;
     v_lanes := array(select l.id from lane l where l.run_id = v_run);
     v_ids := array(select j.id from job j where j.lane_id = any (v_lanes) limit v_left);
-    delete from attempt a where a.job_id = any (v_ids);
+    delete from past_attempt a where a.job_id = any (v_ids);
     delete from transcript t where t.lane_id = any (v_lanes) and t.job_id = any (v_ids);
     delete from job j where j.id = any (v_ids);
     v_left := v_left - cardinality(v_ids);

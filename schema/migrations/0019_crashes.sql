@@ -8,7 +8,7 @@ returns void language sql as $$
         insert into lane_crash (lane_id, fingerprint, job_id)
         select j.lane_id, a.fingerprint, j.id
           from unnest(p_job, p_number, p_alone) as i (id, number, alone)
-          join attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null
+          join past_attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null
           join job j on j.id = i.id
          where i.alone
         on conflict do nothing

@@ -92,12 +92,12 @@ pub struct AttemptEnd {
     pub error: Option<AttemptError>,
     /// The end of what the worker wrote to stderr.
     pub stderr_tail: Option<String>,
-    /// Tokens that were used all the same.
-    pub usage: Option<Value>,
+    /// Tokens that were used, whatever became of it.
+    pub usage: Option<Box<RawValue>>,
     /// What these cost in US dollars, as a decimal text; never negative. `None` when no price is known.
     pub cost_usd: Option<String>,
-    /// The transcript or the analysis.
-    pub result: Option<Box<RawValue>>,
+    /// What a completed job returned.
+    pub result: Option<AttemptResult>,
     /// Whether a lost job must run alone from now on.
     pub suspect: bool,
     /// Whether the worker died while this was its only job.
@@ -107,6 +107,38 @@ pub struct AttemptEnd {
     /// Whether the error bears on everybody who calls the model (`rate_limit`) or its provider (`auth`,
     /// `quota_exhausted`).
     pub holds: bool,
+}
+
+/// What a completed job returned, as the worker protocol has it.
+#[derive(Debug, Clone)]
+pub enum AttemptResult {
+    /// A probe's conversation.
+    Transcript(TranscriptResult),
+    /// The whole of an analysis, or that the stored one holds.
+    Analysis(Box<RawValue>),
+}
+
+impl AttemptResult {
+    /// How large what is stored of it is about, in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Transcript(transcript) => transcript.turns.get().len(),
+            Self::Analysis(analysis) => analysis.get().len(),
+        }
+    }
+}
+
+/// What is stored of a probe's conversation, besides its usage and its cost.
+#[derive(Debug, Clone)]
+pub struct TranscriptResult {
+    /// The array of its turns.
+    pub turns: Box<RawValue>,
+    /// The model's version as the provider reported it.
+    pub model_version: Option<String>,
+    /// The rating in the answer.
+    pub score: Option<i32>,
+    /// Milliseconds that the provider took over all turns.
+    pub latency_ms: i32,
 }
 
 /// What is stored of an analysis that was computed before.

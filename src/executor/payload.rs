@@ -45,14 +45,18 @@ pub struct Usage {
 /// What a probe returned.
 #[derive(Debug, Clone)]
 pub struct Transcript {
-    /// The whole `transcript` object as the worker wrote it, fields unknown here included.
-    pub raw: Box<RawValue>,
-    /// The `turns` array as the worker wrote it.
+    /// How large the whole `transcript` object is, in bytes.
+    pub bytes: usize,
+    /// The `turns` array as the worker wrote it, fields unknown here included.
     pub turns: Box<RawValue>,
     /// How many turns.
     pub turn_count: usize,
+    /// Milliseconds that the provider took over all turns.
+    pub latency_ms: i32,
     /// Tokens over all turns.
     pub usage: Usage,
+    /// The `usage` object as the worker wrote it.
+    pub raw_usage: Option<Box<RawValue>>,
     /// The model's version as the provider reported it.
     pub model_version: Option<String>,
     /// The score that the worker found.
@@ -90,8 +94,8 @@ pub struct Coverage {
 struct TranscriptShape<'a> {
     #[serde(borrow)]
     turns: &'a RawValue,
-    #[serde(default)]
-    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
     model_version: Option<String>,
     score: Option<i32>,
     cost_usd: Option<String>,
@@ -101,7 +105,7 @@ struct TranscriptShape<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "read only to be checked")]
+#[expect(dead_code, reason = "most is read only to be checked")]
 struct TurnShape {
     n: u32,
     label: Option<String>,
@@ -186,18 +190,38 @@ fn transcript_of(raw: &RawValue) -> Result<Transcript, String> {
         serde_json::from_str(raw.get()).map_err(|e| format!("`transcript` has a wrong shape: {e}"))?;
     let turns: Vec<TurnShape> = serde_json::from_str(shape.turns.get())
         .map_err(|e| format!("`transcript.turns` has a wrong shape: {e}"))?;
+    // The database takes it as it is. Whoever reads it takes it apart, so all of it must be readable.
+    serde_json::from_str::<serde_json::Value>(shape.turns.get())
+        .map_err(|e| format!("`transcript.turns` cannot be read: {e}"))?;
+    let usage: Option<Usage> = shape
+        .usage
+        .map(|usage| serde_json::from_str(usage.get()))
+        .transpose()
+        .map_err(|e| format!("`transcript.usage` has a wrong shape: {e}"))?;
     let cost_usd = shape.cost_usd.as_deref().map(|text| money("transcript.costUsd", text)).transpose()?;
     Ok(Transcript {
-        raw: raw.to_owned(),
+        bytes: raw.get().len(),
         turns: shape.turns.to_owned(),
         turn_count: turns.len(),
-        usage: shape.usage.unwrap_or_default(),
+        latency_ms: latency_ms(&turns)?,
+        usage: usage.unwrap_or_default(),
+        raw_usage: shape.usage.map(ToOwned::to_owned),
         model_version: shape.model_version,
         score: shape.score,
         cost_usd,
         started_at: shape.started_at,
         completed_at: shape.completed_at,
     })
+}
+
+/// The sum over all turns; more than 24 days count as 24 days.
+fn latency_ms(turns: &[TurnShape]) -> Result<i32, String> {
+    let sum: f64 = turns.iter().filter_map(|turn| turn.latency_ms).sum();
+    if sum < 0.0 {
+        return Err(format!("`transcript.turns` took {sum} ms in all: `latencyMs` must not be negative"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a cast saturates")]
+    Ok(sum.round() as i32)
 }
 
 fn money(field: &str, text: &str) -> Result<Decimal, String> {
@@ -281,9 +305,9 @@ mod tests {
     use super::*;
 
     const TRANSCRIPT: &str = r#"{"turns":[{"n":1,"label":null,"prompt":"p","response":"r\n","finishReason":"stop",
-        "usage":{"input":1,"output":2},"latencyMs":3}],"usage":{"input":1,"output":2,"reasoning":null,"cacheRead":0},
+        "usage":{"input":1,"output":2},"latencyMs":3,"extra":{"kept":true}}],"usage":{"input":1,"output":2,"reasoning":null,"cacheRead":0},
         "modelVersion":"m-1","score":4,"costUsd":"0.000150","startedAt":"2026-01-01T00:00:00Z",
-        "completedAt":"2026-01-01T00:00:01.5Z","extra":{"kept":true}}"#;
+        "completedAt":"2026-01-01T00:00:01.5Z"}"#;
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).unwrap()
@@ -300,7 +324,9 @@ mod tests {
         let Ok(Payload::Transcript(t)) = transcript(TRANSCRIPT) else { panic!() };
         assert_eq!((t.turn_count, t.score, t.usage.output), (1, Some(4), Some(2)));
         assert_eq!(t.cost_usd.unwrap().to_string(), "0.000150");
-        assert!(t.raw.get().contains("\"extra\""));
+        assert!(t.turns.get().contains("\"extra\":{\"kept\":true}"));
+        assert_eq!((t.latency_ms, t.bytes), (3, TRANSCRIPT.len()));
+        assert!(t.raw_usage.unwrap().get().contains("\"reasoning\":null"));
     }
 
     #[test]
@@ -308,6 +334,10 @@ mod tests {
         for (from, to, named) in [
             (r#""n":1"#, r#""n":"one""#, "turns"),
             (r#""response":"r\n""#, r#""response":7"#, "turns"),
+            (r#""response":"r\n""#, r#""response":"\ud800""#, "turns"),
+            (r#""kept":true"#, r#""kept":1e999"#, "turns"),
+            (r#""latencyMs":3"#, r#""latencyMs":-3"#, "latencyMs"),
+            (r#""reasoning":null"#, r#""reasoning":-1"#, "usage"),
             (r#""costUsd":"0.000150""#, r#""costUsd":"-1""#, "costUsd"),
             (r#""costUsd":"0.000150""#, r#""costUsd":"cheap""#, "costUsd"),
             (r#""score":4"#, r#""score":"4""#, "transcript"),

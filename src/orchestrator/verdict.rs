@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use rand::Rng;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::config::KindPolicy;
 use crate::domain::crash::{Cause, Fingerprint};
 use crate::domain::job::Claim;
 use crate::domain::model_id::may_hold;
-use crate::domain::work::{AttemptEnd, AttemptError, Work};
+use crate::domain::work::{AttemptEnd, AttemptError, AttemptResult, TranscriptResult, Work};
 use crate::domain::{AttemptOutcome, Consequence, ErrorCode};
 use crate::executor::{Finished, Outcome, Payload, Spent, WorkerError};
 
@@ -49,15 +47,22 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
     let mut end = AttemptEnd { outcome: AttemptOutcome::Completed, ..released(work.claim) };
     match bounded(finished.outcome, rules) {
         Outcome::Completed(Payload::Transcript(transcript)) => {
-            end.result = Some(transcript.raw);
+            end.usage = transcript.raw_usage;
+            end.cost_usd = transcript.cost_usd.map(|amount| amount.to_string());
+            end.result = Some(AttemptResult::Transcript(TranscriptResult {
+                turns: transcript.turns,
+                model_version: transcript.model_version,
+                score: transcript.score,
+                latency_ms: transcript.latency_ms,
+            }));
             return end;
         }
         Outcome::Completed(Payload::Analysis(analysis)) => {
-            end.result = Some(analysis.raw);
+            end.result = Some(AttemptResult::Analysis(analysis.raw));
             return end;
         }
         Outcome::Completed(Payload::Unchanged(raw)) => {
-            end.result = Some(raw);
+            end.result = Some(AttemptResult::Analysis(raw));
             return end;
         }
         Outcome::Failed(error) => failed(work, error, rules, rng, &mut end),
@@ -107,12 +112,15 @@ pub fn judge(work: &Work, finished: Finished, rules: Rules, rng: &mut impl Rng) 
 
 /// A result that is too large is none: its job fails for it, and nobody else's write does.
 fn bounded(outcome: Outcome, rules: Rules) -> Outcome {
-    let (raw, cost_usd) = match &outcome {
-        Outcome::Completed(Payload::Transcript(transcript)) => (&transcript.raw, transcript.cost_usd),
-        Outcome::Completed(Payload::Analysis(analysis)) => (&analysis.raw, None),
+    let (bytes, spent) = match &outcome {
+        Outcome::Completed(Payload::Transcript(transcript)) => {
+            let spent = Spent { usage: transcript.raw_usage.clone(), cost_usd: transcript.cost_usd };
+            (transcript.bytes, spent)
+        }
+        Outcome::Completed(Payload::Analysis(analysis)) => (analysis.raw.get().len(), Spent::default()),
         _ => return outcome,
     };
-    let (bytes, max) = (raw.get().len(), rules.result_max_bytes);
+    let max = rules.result_max_bytes;
     if bytes <= max {
         return outcome;
     }
@@ -123,17 +131,8 @@ fn bounded(outcome: Outcome, rules: Rules) -> Outcome {
         retry_after: None,
         http_status: None,
         detail: None,
-        spent: Spent { usage: usage_of(raw), cost_usd },
+        spent,
     })
-}
-
-/// What was paid for a result that is not kept.
-fn usage_of(raw: &RawValue) -> Option<Box<RawValue>> {
-    #[derive(Deserialize)]
-    struct Paid {
-        usage: Option<Box<RawValue>>,
-    }
-    serde_json::from_str::<Paid>(raw.get()).ok()?.usage
 }
 
 fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end: &mut AttemptEnd) {
@@ -172,7 +171,7 @@ fn failed(work: &Work, error: WorkerError, rules: Rules, rng: &mut impl Rng, end
 }
 
 fn note(end: &mut AttemptEnd, spent: Spent) {
-    end.usage = spent.usage.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    end.usage = spent.usage;
     end.cost_usd = spent.cost_usd.map(|amount| amount.to_string());
 }
 
@@ -180,7 +179,7 @@ fn note(end: &mut AttemptEnd, spent: Spent) {
 pub fn unstorable(work: &Work, rules: Rules, rng: &mut impl Rng) -> AttemptEnd {
     let error = WorkerError {
         code: ErrorCode::InvalidResponse,
-        message: "the result cannot be stored: it holds a NUL character or a number out of range".to_owned(),
+        message: "the result cannot be stored: it holds a NUL character, half of a surrogate pair or a number out of range".to_owned(),
         retryable: true,
         retry_after: None,
         http_status: None,

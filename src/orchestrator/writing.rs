@@ -9,6 +9,7 @@ use super::running::{Ending, rng};
 use super::session::{Session, lease_term};
 use super::verdict;
 use crate::domain::job::Claim;
+use crate::domain::work::AttemptResult;
 use crate::domain::{AttemptOutcome, JobState};
 use crate::store::{Error, Store};
 
@@ -51,7 +52,7 @@ fn bounded(batch: Vec<Ending>, max_bytes: usize) -> Vec<Vec<Ending>> {
     let mut parts: Vec<Vec<Ending>> = Vec::new();
     let mut bytes = 0;
     for ending in batch {
-        let size = ending.end.result.as_ref().map_or(0, |r| r.get().len());
+        let size = ending.end.result.as_ref().map_or(0, AttemptResult::bytes);
         match parts.last_mut() {
             Some(part) if bytes + size <= max_bytes => part.push(ending),
             _ => {

@@ -83,7 +83,7 @@ impl Store {
               join job j on j.lane_id = a.id and j.state in ('completed', 'failed', 'cancelled')
               left join transcript t on t.lane_id = a.id and t.job_id = j.id
              cross join lateral (
-                select coalesce(sum(pg_column_size(x)), 0) as bytes from attempt x where x.job_id = j.id
+                select coalesce(sum(pg_column_size(x)), 0) as bytes from past_attempt x where x.job_id = j.id
              ) as tried
             "#,
             millis(after) as f64

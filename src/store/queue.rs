@@ -9,7 +9,10 @@ use uuid::Uuid;
 use super::crash::crash_point;
 use super::{Result, Store};
 use crate::domain::job::Claim;
-use crate::domain::work::{AnalysisRecord, AttemptEnd, PreviousAnalysis, RunContext, ScenarioWork, Work};
+use crate::domain::work::{
+    AnalysisRecord, AttemptEnd, AttemptResult, PreviousAnalysis, RunContext, ScenarioWork, TranscriptResult,
+    Work,
+};
 use crate::domain::{ErrorCode, JobKind, JobState};
 
 /// What a claim brought.
@@ -106,7 +109,7 @@ impl Store {
                       j.losses_alone as "losses_alone!", j.throttled_ms as "throttled_ms!",
                       s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?",
                       case when j.failures = 0 then 0 else
-                          (select count(*) from attempt a
+                          (select count(*) from past_attempt a
                             where a.job_id = j.id and a.number > j.epoch_claims and a.outcome = 'retried'
                               and a.error_code = any ($2)) end as "retried_once!",
                       r.batch_id as "batch_id?", r.request_id as "request_id?",
@@ -248,10 +251,26 @@ impl Store {
         let retryable: Vec<Option<bool>> =
             ends.iter().map(|e| e.error.as_ref().map(|x| x.retryable)).collect();
         let stderr = column(|e| e.stderr_tail.as_deref().map(storable));
-        let usage: Vec<Option<Json<&serde_json::Value>>> =
-            ends.iter().map(|e| e.usage.as_ref().map(Json)).collect();
-        let results: Vec<Option<Json<&RawValue>>> =
-            ends.iter().map(|e| e.result.as_deref().map(Json)).collect();
+        let usage: Vec<Option<Json<&RawValue>>> = ends.iter().map(|e| e.usage.as_deref().map(Json)).collect();
+        let analyses: Vec<Option<Json<&RawValue>>> = ends
+            .iter()
+            .map(|e| match &e.result {
+                Some(AttemptResult::Analysis(raw)) => Some(Json(&**raw)),
+                _ => None,
+            })
+            .collect();
+        let transcripts: Vec<Option<&TranscriptResult>> = ends
+            .iter()
+            .map(|e| match &e.result {
+                Some(AttemptResult::Transcript(transcript)) => Some(transcript),
+                _ => None,
+            })
+            .collect();
+        let turns: Vec<Option<&str>> = transcripts.iter().map(|t| t.map(|t| t.turns.get())).collect();
+        let versions: Vec<Option<String>> =
+            transcripts.iter().map(|t| t.and_then(|t| t.model_version.as_deref()).map(storable)).collect();
+        let scores: Vec<Option<i32>> = transcripts.iter().map(|t| t.and_then(|t| t.score)).collect();
+        let latencies: Vec<Option<i32>> = transcripts.iter().map(|t| t.map(|t| t.latency_ms)).collect();
         let suspect: Vec<bool> = ends.iter().map(|e| e.suspect).collect();
         let alone: Vec<bool> = ends.iter().map(|e| e.alone).collect();
         let fingerprints = column(|e| e.fingerprint.as_ref().map(|f| storable(f.as_str())));
@@ -269,14 +288,18 @@ impl Store {
             &messages as &[Option<String>],
             &retryable as &[Option<bool>],
             &stderr as &[Option<String>],
-            &usage as &[Option<Json<&serde_json::Value>>],
-            &results as &[Option<Json<&RawValue>>],
+            &usage as &[Option<Json<&RawValue>>],
+            &analyses as &[Option<Json<&RawValue>>],
             &suspect,
             &alone,
             &fingerprints as &[Option<String>],
             crash_hold_jobs,
             &holds,
-            &costs as &[Option<String>]
+            &costs as &[Option<String>],
+            &turns as &[Option<&str>],
+            &versions as &[Option<String>],
+            &scores as &[Option<i32>],
+            &latencies as &[Option<i32>]
         )
         .fetch_all(&self.pool)
         .await?;

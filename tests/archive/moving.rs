@@ -163,13 +163,11 @@ async fn the_hot_tables_stay_as_large_as_what_is_hot() {
     let cluster = Cluster::on(postgres.url().to_owned(), &BY_HAND, serves).await;
     let run = cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
     let fill = "
-        insert into job (lane_id, scenario_id, sample, state, claims, run_at, claimed_at, finished_at)
-        select l.id, s.id, n + (select count(*) from archived_job), 'completed', 1, now(), now(), now()
+        insert into job (lane_id, scenario_id, sample, state, claims, run_at, node_id, claimed_at, finished_at)
+        select l.id, s.id, n + (select count(*) from archived_job), 'completed', 1, now(), gen_random_uuid(), now(), now()
           from lane l cross join scenario s cross join generate_series(1, 5000) n;
-        insert into attempt (job_id, number, node_id, started_at, ended_at, outcome)
-        select id, 1, gen_random_uuid(), now(), now(), 'completed' from job where state = 'completed';
         insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
-        select id, lane_id, scenario_id, to_jsonb(array[md5(id::text), repeat('words ', 40)]), '{}', 1, now()
+        select id, lane_id, scenario_id, to_json(array[md5(id::text), repeat('words ', 40)]), '{}', 1, now()
           from job where state = 'completed';
         delete from job where state = 'pending';
         update lane set pending = 0, is_live = false, is_archived = false, completed = completed + 5000, total = completed + 5000;
@@ -179,7 +177,7 @@ async fn the_hot_tables_stay_as_large_as_what_is_hot() {
         sqlx::raw_sql(fill).execute(&cluster.db).await.unwrap();
         sizes.push(count(&cluster, "select bytes from v_archive_statistics where place = 'hot'").await);
         while archive(&cluster, 500).await > 0 {}
-        sqlx::raw_sql("vacuum job, attempt, transcript").execute(&cluster.db).await.unwrap();
+        sqlx::raw_sql("vacuum job, past_attempt, transcript").execute(&cluster.db).await.unwrap();
     }
     assert_eq!(counts(&cluster.state(&run).await), [0, 0, 30_000, 0, 0]);
     assert_eq!(mismatches(&cluster).await, Vec::<String>::new());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use runlane::domain::{AttemptOutcome, JobKind};
 use rust_decimal::Decimal;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -183,7 +184,7 @@ async fn what_is_settled_cheaper_makes_room_and_what_is_dearer_takes_it() {
     direct.end(node, end(first[1], PROBE, AttemptOutcome::Completed)).await.unwrap();
     assert_eq!(direct.claim(node, PROBE, 9).await.len(), 1, "1.8 cents are left");
     let mut dear = end(first[2], PROBE, AttemptOutcome::Retried);
-    dear.usage = Some(json!({ "input": 45_000 }));
+    dear.usage = Some(to_raw_value(&json!({ "input": 45_000 })).unwrap());
     sqlx::query("update lane set pricing = $1 where run_id = $2")
         .bind(json!({ "inputPerMillion": "1", "outputPerMillion": "1" }))
         .bind(run)

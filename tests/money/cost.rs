@@ -3,6 +3,7 @@
 use runlane::domain::{AttemptOutcome, JobKind};
 use rust_decimal::Decimal;
 use serde_json::json;
+use serde_json::value::to_raw_value;
 
 use crate::support::app::fresh_database;
 use crate::support::direct::{Direct, end};
@@ -40,7 +41,7 @@ async fn what_failed_attempts_used_costs_the_run_as_well_to_the_last_digit() {
     let claims = direct.claim(node, PROBE, 6).await;
     for (&claim, &outcome) in claims.iter().zip(&outcomes) {
         let mut end = end(claim, PROBE, outcome);
-        end.usage = Some(usage.clone());
+        end.usage = Some(to_raw_value(&usage).unwrap());
         assert!(direct.end(node, end).await.is_some());
     }
     // A transcript says itself what it cost.

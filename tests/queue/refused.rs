@@ -30,6 +30,18 @@ async fn a_result_that_the_database_refuses_fails_its_own_job_only() {
         }
     }
     assert_eq!(attempts(&cluster.db).await.len(), 10);
+    let read = cluster
+        .admin(
+            "query($id: ID!) { run(id: $id) { transcripts(first: 100) { nodes { turns } } } }",
+            json!({ "id": run }),
+        )
+        .await;
+    let transcripts = read.data()["run"]["transcripts"]["nodes"].as_array().unwrap();
+    assert_eq!(transcripts.len(), 6);
+    assert!(
+        transcripts.iter().all(|t| t["turns"][1]["response"] == "a\0b"),
+        "an answer is kept as it was given: {transcripts:?}"
+    );
     assert_books_balance(&cluster.db).await;
     cluster.stop().await;
 }

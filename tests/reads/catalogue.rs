@@ -28,7 +28,6 @@ const TABLES: [&str; 36] = [
     "archived_job_cancelled (partitioned)",
     "archived_job_completed (partitioned)",
     "archived_job_failed (partitioned)",
-    "attempt",
     "audit",
     "claim",
     "dead_letter",
@@ -43,6 +42,7 @@ const TABLES: [&str; 36] = [
     "lease_watch",
     "model_statistic",
     "node",
+    "past_attempt",
     "provider_role",
     "queue_minute",
     "queue_state",
@@ -60,11 +60,12 @@ const TABLES: [&str; 36] = [
     "waiting_job",
 ];
 
-const VIEWS: [&str; 11] = [
+const VIEWS: [&str; 12] = [
     "active_job",
     "any_attempt",
     "any_job",
     "any_transcript",
+    "attempt",
     "v_archive_statistics",
     "v_dlq_dashboard",
     "v_dlq_investigation_queue",

@@ -27,7 +27,7 @@ async fn scanned(pool: &PgPool) -> Scanned {
     sqlx::query("select pg_stat_force_next_flush()").execute(pool).await.unwrap();
     let tables: Vec<(String, i64)> = sqlx::query_as(
         "select relname::text, coalesce(seq_scan, 0) from pg_stat_user_tables
-          where relname in ('job', 'waiting_job', 'ended_job', 'run', 'transcript', 'scenario', 'attempt')
+          where relname in ('job', 'waiting_job', 'ended_job', 'run', 'transcript', 'scenario', 'past_attempt')
              or relname ~ '^archived_job_.*[0-9]$' and pg_table_size(relid) > 100000",
     )
     .fetch_all(pool)
@@ -112,12 +112,12 @@ async fn fill(pool: &PgPool) -> Uuid {
                from generate_series(1, {RUNS} - 1) n"
         ),
         "insert into job (lane_id, scenario_id, state, run_at, claims, claimed_at, finished_at, error_code,
-                          error_message, error_retryable, is_fresh)
+                          error_message, error_retryable, is_fresh, node_id)
          select l.id, s.id, t.state, now(), (t.state <> 'pending')::int, now(),
                 case when t.state <> 'pending' then now() - s.id * interval '1 ms' end,
                 case when t.state = 'failed' then case when s.id % 800 = 6 then 'network' else 'timeout' end end,
                 case when t.state = 'failed' then 'm' end, case when t.state = 'failed' then true end,
-                t.state = 'pending' and l.model = 'mock/4'
+                t.state = 'pending' and l.model = 'mock/4', case when t.state = 'completed' then md5('n')::uuid end
            from lane l
           cross join scenario s
           cross join lateral (
@@ -135,8 +135,8 @@ async fn fill(pool: &PgPool) -> Uuid {
         "insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
          select j.id, j.lane_id, j.scenario_id, '[]', '{}', 1, now() from job j where j.state = 'completed'"
             .to_owned(),
-        "insert into attempt (job_id, number, node_id, started_at, ended_at, outcome)
-         select j.id, 1, md5('n')::uuid, now(), now(), 'completed' from job j where j.state = 'completed'"
+        "insert into past_attempt (job_id, number, node_id, started_at, ended_at, outcome, error_code)
+         select j.id, 1, md5('n')::uuid, now(), now(), 'failed', j.error_code from job j where j.state = 'failed'"
             .to_owned(),
         "insert into lane_error (lane_id, error_code, failed)
          select lane_id, error_code, count(*) from job where state = 'failed' group by lane_id, error_code"
@@ -145,17 +145,17 @@ async fn fill(pool: &PgPool) -> Uuid {
         "select make_archive_partitions(now() - n * interval '1 month') from generate_series(0, 2) n".to_owned(),
         "insert into archived_job
                 (id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims,
-                 failures, losses, losses_alone, throttles, throttled_ms, run_at, claimed_at, finished_at, error_code,
-                 error_message, error_retryable, archived_at, attempts, seq, turns, usage, latency_ms, created_at)
+                 failures, losses, losses_alone, throttles, throttled_ms, run_at, node_id, claimed_at, finished_at,
+                 error_code, error_message, error_retryable, archived_at, attempts, seq, turns, usage, latency_ms, created_at)
          select j.id, j.lane_id, j.scenario_id, j.sample, j.state, false, false, j.claims, 0, 0, 0, 0, 0, 0, 0, j.run_at,
-                j.claimed_at, j.finished_at, j.error_code, j.error_message, j.error_retryable,
+                j.node_id, j.claimed_at, j.finished_at, j.error_code, j.error_message, j.error_retryable,
                 now() - j.id / 2 % 3 * interval '1 month',
-                coalesce((select jsonb_agg(to_jsonb(a) - 'job_id') from attempt a where a.job_id = j.id), '[]'),
+                coalesce((select jsonb_agg(to_jsonb(a) - 'job_id') from past_attempt a where a.job_id = j.id), '[]'),
                 t.seq, t.turns, t.usage, t.latency_ms, t.created_at
            from job j left join transcript t on t.job_id = j.id
           where j.state in ('completed', 'failed', 'cancelled') and j.id % 2 = 0"
             .to_owned(),
-        "delete from attempt where job_id in (select id from archived_job)".to_owned(),
+        "delete from past_attempt where job_id in (select id from archived_job)".to_owned(),
         "delete from transcript where job_id in (select id from archived_job)".to_owned(),
         "delete from job where id in (select id from archived_job)".to_owned(),
         "vacuum analyze".to_owned(),
@@ -207,7 +207,7 @@ async fn every_list_reads_a_page_of_its_own_index() {
     .await;
     let jobs: Vec<i64> =
         sqlx::query_scalar("select id from job order by id limit 50").fetch_all(pool).await.unwrap();
-    uses("attempts", pool, "attempt_pkey", 60, || async {
+    uses("attempts", pool, "past_attempt_pkey", 120, || async {
         assert!(!store.attempts(&jobs).await.unwrap().is_empty());
     })
     .await;

@@ -10,11 +10,11 @@ use runlane::domain::page::PageRequest;
 use runlane::domain::work::AttemptEnd;
 use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
 use runlane::store::{NewNode, Store};
-use serde_json::value::RawValue;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::explain::uses;
+use crate::support::direct::end;
 
 /// Jobs of one claim.
 const BATCH: u32 = 20;
@@ -69,25 +69,11 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     let batches = Mutex::new(batches);
     uses("ends", pool, "job_pkey", ENTRIES_MAX, || async {
         let claims = batches.lock().unwrap().pop().unwrap();
-        let ends: Vec<AttemptEnd> = claims.into_iter().map(completed).collect();
+        let ends: Vec<AttemptEnd> = claims
+            .into_iter()
+            .map(|claim| end(claim, JobKind::ProbeScenario, AttemptOutcome::Completed))
+            .collect();
         assert_eq!(store.end_attempts(node.id, &ends, i32::MAX).await.unwrap().len(), BATCH as usize);
     })
     .await;
-}
-
-fn completed(claim: Claim) -> AttemptEnd {
-    AttemptEnd {
-        holds: false,
-        claim,
-        outcome: AttemptOutcome::Completed,
-        delay: Duration::ZERO,
-        error: None,
-        stderr_tail: None,
-        usage: None,
-        cost_usd: None,
-        result: Some(RawValue::from_string(r#"{"turns":[],"usage":{}}"#.to_owned()).unwrap()),
-        suspect: false,
-        alone: false,
-        fingerprint: None,
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use runlane::domain::job::Claim;
 use runlane::domain::verify::{Expectations, Violation};
-use runlane::domain::work::{AttemptEnd, AttemptError};
+use runlane::domain::work::{AttemptEnd, AttemptError, AttemptResult, TranscriptResult};
 use runlane::domain::{AttemptOutcome, ErrorCode, JobKind, JobState, ids};
 use runlane::store::{
     DefinitionInsert, Inserted, JobChange, NewNode, RunChange, RunInsert, ScenarioColumns, Store,
@@ -144,10 +144,20 @@ impl Direct {
 /// An end of this outcome, with what belongs to it; nothing waits.
 pub fn end(claim: Claim, kind: JobKind, outcome: AttemptOutcome) -> AttemptEnd {
     let error = |code| Some(AttemptError { code, message: "on purpose".into(), retryable: true });
+    let raw = |value: serde_json::Value| RawValue::from_string(value.to_string()).expect("it is JSON");
+    let is_transcript = outcome == AttemptOutcome::Completed && !kind.is_analysis();
     let result = if kind.is_analysis() {
-        json!({ "coverage": { "expected": 1, "used": 1, "failed": 0 }, "warnings": [] })
+        AttemptResult::Analysis(raw(
+            json!({ "coverage": { "expected": 1, "used": 1, "failed": 0 }, "warnings": [] }),
+        ))
     } else {
-        json!({ "turns": [{ "n": 1, "latencyMs": 5 }], "usage": {}, "score": 3, "costUsd": "0.001" })
+        let turns = raw(json!([{ "n": 1, "latencyMs": 5 }]));
+        AttemptResult::Transcript(TranscriptResult {
+            turns,
+            model_version: None,
+            score: Some(3),
+            latency_ms: 5,
+        })
     };
     AttemptEnd {
         holds: false,
@@ -162,10 +172,9 @@ pub fn end(claim: Claim, kind: JobKind, outcome: AttemptOutcome) -> AttemptEnd {
             AttemptOutcome::Cancelled => error(ErrorCode::Cancelled),
         },
         stderr_tail: None,
-        usage: None,
-        cost_usd: None,
-        result: (outcome == AttemptOutcome::Completed)
-            .then(|| RawValue::from_string(result.to_string()).expect("it is JSON")),
+        usage: is_transcript.then(|| raw(json!({}))),
+        cost_usd: is_transcript.then(|| "0.001".to_owned()),
+        result: (outcome == AttemptOutcome::Completed).then_some(result),
         suspect: false,
         alone: false,
         fingerprint: None,

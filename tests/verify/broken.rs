@@ -51,12 +51,12 @@ broken! {
         "update job set epoch = 2 where id = (select min(id) from job where epoch = 1)"
         => [("terminal_attempts", 1)];
     a_failure_on_record_of_a_job_that_waits:
-        "update attempt set outcome = 'failed' where (job_id, number) in (
+        "update past_attempt set outcome = 'failed' where (job_id, number) in (
             select j.id, j.claims from job j where j.state = 'pending' and j.claims = 1 and j.failures = 1
              order by j.id desc limit 1)"
         => [("terminal_attempts", 1), ("attempt_path", 1)];
     a_job_that_completed_twice:
-        "update attempt set outcome = 'completed', error_code = null where (job_id, number) in (
+        "update past_attempt set outcome = 'completed', error_code = null where (job_id, number) in (
             select a.job_id, a.number from attempt a join job j on j.id = a.job_id
              where j.state = 'completed' and a.outcome = 'throttled');
          update job j set throttles = 0 where j.throttles > 0"
@@ -79,7 +79,7 @@ broken! {
         "update job set claims = claims + 1 where id = (select max(id) from job where state = 'pending' and claims = 1)"
         => [("attempt_numbers", 1)];
     a_gap_in_the_numbers:
-        "update attempt set number = 4 where (job_id, number) in (select id, 3 from job where losses_alone = 3)"
+        "update past_attempt set number = 4 where (job_id, number) in (select id, 3 from job where losses_alone = 3)"
         => [("attempt_numbers", 1)];
     an_epoch_that_begins_after_claims_that_never_were:
         "update job set epoch_claims = 1 where id = (select max(id) from job where claims = 0)"
@@ -145,11 +145,11 @@ broken! {
         "delete from analysis where job_id = (select min(job_id) from analysis)"
         => [("result_missing", 1)];
     attempts_that_overlap:
-        "update attempt a set started_at = a.started_at - interval '1 hour'
+        "update past_attempt a set started_at = a.started_at - interval '1 hour'
           where (a.job_id, a.number) in (select min(job_id), 2 from attempt where number = 2)"
         => [("attempts_overlap", 1)];
     an_attempt_that_ended_before_it_began:
-        "update attempt a set started_at = a.ended_at + interval '1 second'
+        "update past_attempt a set started_at = a.ended_at + interval '1 second'
           where (a.job_id, a.number) in (select job_id, 1 from attempt where outcome = 'cancelled')"
         => [("attempts_overlap", 1), ("claim_in_closed_lane", 1)];
     active_jobs_of_a_node_that_is_gone:
@@ -217,7 +217,7 @@ broken! {
         "delete from claim where id = (select min(claim_id) from job where state = 'active')"
         => [("job_found", 1)];
     an_attempt_without_a_job:
-        "insert into attempt (job_id, number, node_id, started_at, ended_at, outcome)
+        "insert into past_attempt (job_id, number, node_id, started_at, ended_at, outcome)
          values (999999, 1, gen_random_uuid(), now(), now(), 'released')"
         => [("rows_dangling", 1)];
     a_job_of_an_unknown_scenario:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A worker whose answers PostgreSQL cannot hold where the scenario's key ends in 3 (NUL in a text) or 5 (a sum of
-latencies beyond 32 bits). It answers only when it has eight jobs, so that their ends are written together. Analyses go to the real one.
+"""A worker whose answers PostgreSQL cannot hold where the scenario's key ends in 3 (NUL in its usage) or 5 (half
+of a surrogate pair). A NUL in an answer is none of these: it is kept. It answers only when it has eight jobs, so that their ends are written together. Analyses go to the real one.
 """
 
 import json
@@ -17,9 +17,9 @@ USAGE = {"input": 1, "output": 1, "reasoning": 0, "cacheRead": 0, "cacheWrite": 
 
 def answer(job):
     key = job["scenario"]["key"]
-    turn = {"n": 1, "label": None, "prompt": "p", "response": "a\0b" if key.endswith("3") else "r",
-            "finishReason": "stop", "usage": USAGE, "latencyMs": 2_000_000_000 if key.endswith("5") else 1}
-    transcript = {"turns": [turn, turn | {"n": 2}], "usage": USAGE, "modelVersion": None, "costUsd": None,
+    turn = {"n": 1, "label": None, "prompt": "p", "response": "a\0b", "finishReason": "stop", "usage": USAGE, "latencyMs": 1}
+    bad = {"note": "\0"} if key.endswith("3") else {"note": "\ud800"} if key.endswith("5") else {}
+    transcript = {"turns": [turn, turn | {"n": 2}], "usage": USAGE | bad, "modelVersion": None, "costUsd": None,
                   "score": None,
                   "startedAt": "2026-01-01T00:00:00Z", "completedAt": "2026-01-01T00:00:00Z"}
     return {"v": 1, "type": "result", "jobId": job["jobId"], "transcript": transcript}
