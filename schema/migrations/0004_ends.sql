@@ -307,7 +307,7 @@ begin
     ), spent as (
         insert into spend_day as d (day, owner, group_name, node_id, usd)
         select (v_now at time zone 'UTC')::date, r.created_by, coalesce(r.created_group, ''), p_node, sum(m.cost_usd)
-          from moved m join run r on r.id = m.run_id
+          from moved m join run r on r.id = m.run_id and r.id = any (array(select m.run_id from moved m where m.cost_usd > 0))
          where m.cost_usd > 0
          group by r.created_by, coalesce(r.created_group, '') order by 2, 3
         on conflict (day, owner, group_name, node_id) do update set usd = d.usd + excluded.usd
