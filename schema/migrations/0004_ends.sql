@@ -320,10 +320,8 @@ begin
        set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed;
 
     if v_limited then
-        perform settle_limits(array_agg(i.id), array_agg(i.number), array_agg(i.delay_ms),
-                              array_agg(coalesce(i.holds, false)), v_now)
-           from unnest(p_job, p_number, p_delay_ms, p_holds) as i (id, number, delay_ms, holds)
-          where i.id = any (v_ids);
+        perform settle_limits(v_ids, v_lanes, p_job, p_outcome, p_error_code, p_error_message, p_delay_ms, p_usage, p_holds,
+                              v_now);
     end if;
     if 'failed' = any (v_states) then
         perform bury(v_ids, v_reasons::dlq_reason[], 'active', '{}');

@@ -197,68 +197,74 @@ $$;
 -- p_holds: whether what went wrong bears on everybody who calls the provider.
 create function lock_limits_of(p_job bigint[], p_error_code text[], p_holds boolean[]) returns boolean
 language plpgsql as $$
+declare
+    v_lanes bigint[];
 begin
     if not (true = any (p_holds)) and not exists (select from rate_limit) then
         return false;
     end if;
-    insert into rate_limit (name)
-    select distinct case i.error_code when 'rate_limit' then l.model else provider_of(l.model) end as name
-      from unnest(p_job, p_error_code, p_holds) as i (id, error_code, holds)
-      join job j on j.id = i.id
-      join lane l on l.id = j.lane_id
-     where i.holds and l.model is not null
-     order by name
-    on conflict on constraint rate_limit_name do nothing;
+    -- By keys: whoever ends attempts has nested loops off, and would read all jobs and lanes to join them.
+    v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
+    if true = any (p_holds) then
+        insert into rate_limit (name)
+        select distinct case i.error_code when 'rate_limit' then l.model else provider_of(l.model) end as name
+          from unnest(p_job, p_error_code, p_holds) as i (id, error_code, holds)
+          join job j on j.id = i.id and j.id = any (p_job)
+          join lane l on l.id = j.lane_id and l.id = any (v_lanes)
+         where i.holds and l.model is not null
+         order by name
+        on conflict on constraint rate_limit_name do nothing;
+    end if;
     perform from rate_limit r
-      where r.name in (select unnest(array[l.model, provider_of(l.model)])
-                         from lane l where l.id in (select j.lane_id from job j where j.id = any (p_job)))
+      where r.name in (select unnest(array[l.model, provider_of(l.model)]) from lane l where l.id = any (v_lanes))
       order by r.id
         for update;
     return found;
 end
 $$;
 
--- Brings the limits up to date with attempts that have just ended and been recorded: what they used is known now, what
--- completed shows that the provider bears more, and a refusal that it bears less. The caller has locked the limits, and
--- gives only attempts that this transaction has recorded. p_holds: see lock_limits_of.
+-- Brings the limits up to date with attempts that have just ended: what they used is known now, what completed shows that
+-- the provider bears more, and a refusal that it bears less. The caller has locked the limits. p_ended: those of the jobs whose
+-- ends this transaction has recorded, all of p_lanes; the other arrays are parallel to p_job. p_holds: see lock_limits_of.
 create function settle_limits(
-    p_job bigint[], p_number int[], p_delay_ms bigint[], p_holds boolean[], p_now timestamptz
-) returns void language plpgsql
--- Few rows of many, each by its key; whoever ends attempts has nested loops off.
-set enable_nestloop = on
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
+    p_ended bigint[], p_lanes bigint[], p_job bigint[], p_outcome attempt_outcome[], p_error_code text[],
+    p_error_message text[], p_delay_ms bigint[], p_usage jsonb[], p_holds boolean[], p_now timestamptz
+) returns void language plpgsql as $$
 declare
     v_limit record;
 begin
     for v_limit in
-        select r.id, r.name, r.tokens_per_minute,
-               count(*) filter (where a.outcome = 'completed') as completed,
+        with limited as materialized (
+            select l.id as lane_id, l.model, l.tokens, r.id, r.name, r.tokens_per_minute
+              from lane l join rate_limit r on r.name in (l.model, provider_of(l.model))
+             where l.id = any (p_lanes)
+        ), ended as materialized (
+            select j.lane_id, j.id, j.claimed_at, i.at
+              from unnest(p_job) with ordinality as i (id, at)
+              join unnest(p_ended) as e (id) on e.id = i.id
+              join job j on j.id = i.id and j.id = any (p_ended)
+        )
+        select m.id, m.name, m.tokens_per_minute,
+               count(*) filter (where p_outcome[e.at] = 'completed') as completed,
                count(*) filter (where s.is_slow) as refused,
-               max(a.started_at) filter (where s.is_slow) as refused_start,
-               max(p_now + i.delay_ms * interval '1 millisecond') filter (where s.is_slow) as until,
-               (array_agg(a.error_code order by a.job_id) filter (where s.is_stop))[1] as stop_code,
-               (array_agg(a.error_message order by a.job_id) filter (where s.is_stop))[1] as stop_message,
+               max(e.claimed_at) filter (where s.is_slow) as refused_start,
+               max(p_now + p_delay_ms[e.at] * interval '1 millisecond') filter (where s.is_slow) as until,
+               (array_agg(p_error_code[e.at] order by e.id) filter (where s.is_stop))[1] as stop_code,
+               (array_agg(p_error_message[e.at] order by e.id) filter (where s.is_stop))[1] as stop_message,
                -- What was not used is given back where it was taken; what was used beyond is taken now.
-               array_agg(date_trunc('second', a.started_at)) filter (where u.used < l.tokens) as spared_at,
-               array_agg(l.tokens - u.used) filter (where u.used < l.tokens) as spared,
-               coalesce(sum(l.tokens - u.used), 0) as balance,
-               coalesce(sum(u.used - l.tokens) filter (where u.used > l.tokens), 0) as beyond
-          from unnest(p_job, p_number, p_delay_ms, p_holds) as i (id, number, delay_ms, holds)
-          join attempt a on a.job_id = i.id and a.number = i.number
-          join job j on j.id = i.id
-          join lane l on l.id = j.lane_id
-          join rate_limit r on r.name in (l.model, provider_of(l.model))
-          left join transcript t on t.lane_id = j.lane_id and t.job_id = i.id and a.outcome = 'completed'
+               array_agg(date_trunc('second', e.claimed_at)) filter (where u.used < m.tokens) as spared_at,
+               array_agg(m.tokens - u.used) filter (where u.used < m.tokens) as spared,
+               coalesce(sum(m.tokens - u.used), 0) as balance,
+               coalesce(sum(u.used - m.tokens) filter (where u.used > m.tokens), 0) as beyond
+          from ended e
+          join limited m on m.lane_id = e.lane_id
          cross join lateral (
-            select coalesce(((coalesce(a.usage, t.usage)) ->> 'input')::bigint
-                            + ((coalesce(a.usage, t.usage)) ->> 'output')::bigint, l.tokens) as used) as u
+            select coalesce((p_usage[e.at] ->> 'input')::bigint + (p_usage[e.at] ->> 'output')::bigint, m.tokens) as used) as u
          cross join lateral (
-            select i.holds and a.error_code = 'rate_limit' and r.name = l.model as is_slow,
-                   i.holds and a.error_code <> 'rate_limit' and r.name <> l.model as is_stop) as s
-         group by r.id
-         order by r.id
+            select p_holds[e.at] and p_error_code[e.at] = 'rate_limit' and m.name = m.model as is_slow,
+                   p_holds[e.at] and p_error_code[e.at] <> 'rate_limit' and m.name <> m.model as is_stop) as s
+         group by m.id, m.name, m.tokens_per_minute
+         order by m.id
     loop
         if v_limit.tokens_per_minute is not null and (v_limit.balance <> 0 or v_limit.beyond <> 0) then
             update rate_grant g set tokens = g.tokens - s.tokens
