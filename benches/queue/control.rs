@@ -27,7 +27,10 @@ const CANCEL_MAX: Duration = Duration::from_millis(50);
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let many = if scale.stored >= 1_000_000 { 100 } else { 10 };
     for (runs, lanes) in [(10, many), (1, 1), (1, 10 * many)] {
-        heading(&format!("controls of a run, {} waiting jobs in {runs} run(s) of {lanes} lane(s)", scale.stored));
+        heading(&format!(
+            "controls of a run, {} waiting jobs in {runs} run(s) of {lanes} lane(s)",
+            scale.stored
+        ));
         let database = stage.database().await?;
         let (app, client) = serve(&database, false, &[]).await?;
         fill::scenarios(&client).await?;
@@ -38,7 +41,8 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         if runs > 1 {
             for (name, times) in NAMES.iter().zip(&times) {
                 let limit = if *name == "cancelRun" { CANCEL_MAX } else { CONTROL_MAX };
-                let what = format!("{name} with {} waiting jobs in {} lanes, p95", scale.stored, runs * lanes);
+                let what =
+                    format!("{name} with {} waiting jobs in {} lanes, p95", scale.stored, runs * lanes);
                 report.goal_within(6, &what, quantile(times, 0.95), limit);
             }
         }

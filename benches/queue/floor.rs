@@ -1,88 +1,99 @@
-//! What the same PostgreSQL does for the plainest table and the plainest client: what no queue can beat.
+//! What the same PostgreSQL does for the plainest queue and the plainest client: one table, two indexes, no attempts, no counters
+//! and no fences.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use serde::Deserialize;
 use sqlx::PgPool;
 
 use crate::stage::Database;
 
-/// Makes the table for [`insert_plain`].
-pub async fn create_plain(database: &Database) -> anyhow::Result<()> {
-    let sql = "create table plain (id bigint generated always as identity primary key, item bigint not null)";
-    sqlx::raw_sql(sql).execute(&database.db).await?;
-    Ok(())
+/// Rows that one statement inserts.
+const CHUNK: usize = 10_000;
+
+#[derive(Deserialize)]
+struct Payload {
+    n: u64,
 }
 
-/// Inserts `n` rows by one statement from one array; returns how long that took.
-pub async fn insert_plain(database: &Database, n: u64) -> anyhow::Result<Duration> {
-    let items: Vec<i64> = (0..i64::try_from(n)?).collect();
-    let begun = Instant::now();
-    let done = sqlx::query("insert into plain (item) select unnest($1::bigint[])")
-        .bind(&items)
-        .execute(&database.db)
-        .await?;
-    let time = begun.elapsed();
-    ensure!(done.rows_affected() == n, "{} rows instead of {n}", done.rows_affected());
-    Ok(time)
-}
-
-/// Makes a queue that is one table with one index, with `n` items.
-pub async fn create_queue(database: &Database, n: i32) -> anyhow::Result<()> {
+/// Makes the queue's table.
+pub async fn create(database: &Database) -> anyhow::Result<()> {
     sqlx::raw_sql(
         "create table item (
-             id     bigint generated always as identity primary key,
-             state  smallint not null default 0,
-             claims int not null default 0,
-             run_at timestamptz not null default now()
-         ) with (fillfactor = 80);
-         create index item_waiting on item (run_at, id) where state = 0",
+             id          bigint generated always as identity primary key,
+             queue       text not null default 'default',
+             state       smallint not null default 0,
+             priority    smallint not null default 0,
+             run_at      timestamptz not null default now(),
+             claims      smallint not null default 0,
+             claimed_by  text,
+             claimed_at  timestamptz,
+             finished_at timestamptz,
+             payload     jsonb not null
+         );
+         create index item_waiting on item (queue, priority, run_at, id) where state = 0",
     )
     .execute(&database.db)
     .await?;
-    sqlx::query("insert into item (state) select 0 from generate_series(1, $1)")
-        .bind(n)
-        .execute(&database.db)
-        .await?;
-    database.settle().await
+    Ok(())
+}
+
+/// Inserts so many items, numbered from 0; returns how long that took.
+pub async fn insert(database: &Database, n: u64) -> anyhow::Result<Duration> {
+    let payloads: Vec<String> = (0..n).map(|i| format!(r#"{{"n": {i}}}"#)).collect();
+    let begun = Instant::now();
+    for chunk in payloads.chunks(CHUNK) {
+        let sql = "insert into item (payload) select p::jsonb from unnest($1::text[]) as p";
+        let done = sqlx::query(sql).bind(chunk).execute(&database.db).await?;
+        ensure!(done.rows_affected() == chunk.len() as u64, "{} rows are missing", chunk.len());
+    }
+    Ok(begun.elapsed())
 }
 
 /// Completes the last batch and claims the next in one statement.
 const TURN: &str = "
     with done as (
-        update item set state = 2 where id = any ($1) and state = 1
-    ), next as materialized (
-        select id from item where state = 0 order by run_at, id limit $2 for update skip locked
+        update item set state = 2, finished_at = now() where id = any ($1) and state = 1
     )
-    update item set state = 1, claims = claims + 1 where id = any (array(select id from next)) returning id";
+    update item set state = 1, claims = claims + 1, claimed_by = 'bench', claimed_at = now()
+     where id = any (array(
+        select id from item where state = 0 and queue = 'default' and run_at <= now()
+         order by priority, run_at, id limit $2 for update skip locked))
+    returning id, payload::text";
 
-/// Drains the queue with so many clients; returns how long that took.
-pub async fn drain(database: &Database, n: i32, clients: usize, batch: i64) -> anyhow::Result<Duration> {
+/// Drains a queue of items 0 to n - 1 with so many clients; returns how long that took.
+pub async fn drain(database: &Database, n: u64, clients: usize, batch: i64) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..clients {
         tasks.spawn(turns(database.db.clone(), batch));
     }
-    let mut completed = 0;
+    let mut sum = 0;
     while let Some(done) = tasks.join_next().await {
-        completed += done??;
+        sum += done??;
     }
     let time = begun.elapsed();
-    ensure!(completed == usize::try_from(n)?, "{completed} items instead of {n}");
+    ensure!(sum == n * (n - 1) / 2, "the items add up to {sum}");
     let left = database.number("select count(*) from item where state <> 2 or claims <> 1").await?;
     ensure!(left == 0, "{left} items are not completed once");
     Ok(time)
 }
 
-async fn turns(pool: PgPool, batch: i64) -> sqlx::Result<usize> {
+/// Returns the sum of the items' numbers.
+async fn turns(pool: PgPool, batch: i64) -> anyhow::Result<u64> {
     let mut connection = pool.acquire().await?;
     let mut held: Vec<i64> = Vec::new();
-    let mut completed = 0;
+    let mut sum = 0;
     loop {
-        completed += held.len();
-        held = sqlx::query_scalar(TURN).bind(&held).bind(batch).fetch_all(&mut *connection).await?;
-        if held.is_empty() {
-            return Ok(completed);
+        let items: Vec<(i64, String)> =
+            sqlx::query_as(TURN).bind(&held).bind(batch).fetch_all(&mut *connection).await?;
+        if items.is_empty() {
+            return Ok(sum);
         }
+        for (_, payload) in &items {
+            sum += serde_json::from_str::<Payload>(payload)?.n;
+        }
+        held = items.into_iter().map(|(id, _)| id).collect();
     }
 }

@@ -67,14 +67,13 @@ async fn postmaster(stage: &Stage) -> anyhow::Result<u32> {
 async fn measure_floor(stage: &Stage, scale: &Scale, row: &mut Row) -> anyhow::Result<()> {
     let database = stage.database().await?;
     let postmaster = postmaster(stage).await?;
-    floor::create_plain(&database).await?;
+    floor::create(&database).await?;
     let gauge = Gauge::begin(&database, Meter::alone()?, postmaster).await?;
-    let time = floor::insert_plain(&database, scale.peers).await?;
+    let time = floor::insert(&database, scale.peers).await?;
     row.insert.push(gauge.end(&database, scale.peers, time).await?);
-    let jobs = i32::try_from(scale.peers)?;
-    floor::create_queue(&database, jobs).await?;
+    database.settle().await?;
     let gauge = Gauge::begin(&database, Meter::alone()?, postmaster).await?;
-    let time = floor::drain(&database, jobs, 2, 500).await?;
+    let time = floor::drain(&database, scale.peers, 2, 500).await?;
     row.process.push(gauge.end(&database, scale.peers, time).await?);
     stage.drop(database).await
 }

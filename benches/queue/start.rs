@@ -14,12 +14,12 @@ use crate::stage::{Database, Stage, serve, stop};
 /// What a server may grow by while it starts a run, in bytes: no job travels through it.
 const GROWTH_MAX: f64 = 8e6;
 
-/// Measures runs of three sizes, each beside the plainest insert of as many rows.
+/// Measures runs of three sizes, each beside the floor's insert of as many items.
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading("startRun over HTTP, request to answer");
     let database = stage.database().await?;
     let (app, client) = serve(&database, false, &[]).await?;
-    floor::create_plain(&database).await?;
+    floor::create(&database).await?;
 
     let mut definitions = Vec::new();
     for n in scale.started {
@@ -33,7 +33,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     // More rounds than elsewhere: a checkpoint in one of them weighs heavily.
     for _ in 0..scale.rounds + 2 {
         for (i, n) in scale.started.into_iter().enumerate() {
-            plain[i].push(floor::insert_plain(&database, n).await?);
+            plain[i].push(floor::insert(&database, n).await?);
             let meter = Meter::ours()?;
             let (time, run) = client.start_run(&definitions[i], &["mock/echo"]).await?;
             starts[i].push(time);
@@ -45,7 +45,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         let (start, plain) = (median(&starts[i]), median(&plain[i]));
         let ratio = start.as_secs_f64() / plain.as_secs_f64();
         let value = format!(
-            "{} ({:.0} jobs/s; processor {}); plain insert {} ({:.0} rows/s); {ratio:.1} times it",
+            "{} ({:.0} jobs/s; processor {}); the floor's insert {} ({:.0} items/s); {ratio:.1} times it",
             ms(start),
             rate(n as f64, start),
             ms(median(&used[i])),
@@ -65,7 +65,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         3,
         &format!("startRun of {} jobs", scale.started[2]),
         rate(jobs, median(&starts[2])),
-        ("a plain insert", rate(jobs, median(&plain[2]))),
+        ("the floor's insert", rate(jobs, median(&plain[2]))),
         0.5,
     );
     stop(app).await;
