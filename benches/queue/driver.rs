@@ -8,7 +8,7 @@ use anyhow::ensure;
 use runlane::domain::job::Claim;
 use runlane::domain::work::{AttemptEnd, AttemptResult, TranscriptResult};
 use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
-use runlane::store::{NewNode, PoolSettings, Store, connect};
+use runlane::store::{Contexts, NewNode, PoolSettings, Store, connect};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -126,7 +126,7 @@ impl Driver {
         // A connection of its own, as the orchestrator's claimer has.
         let store = self.store.on_one_connection();
         let mut tally = Tally::default();
-        let mut known = Vec::new();
+        let mut contexts = Contexts::default();
         let slots = [(JobKind::ProbeScenario, self.batch)];
         while !enough.as_ref().is_some_and(CancellationToken::is_cancelled) {
             let begun = Instant::now();
@@ -142,11 +142,10 @@ impl Driver {
             }
             tally.claims += 1;
             tally.claiming += read_from - begun;
-            let (works, contexts) = store.work(self.id, &claimed.claims, &known).await?;
-            known.extend(contexts.into_iter().map(|context| context.run_id));
+            let works = store.work(self.id, &claimed.claims, &mut contexts).await?;
             tally.reading += read_from.elapsed();
             ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
-            ends.send(works.into_iter().map(|work| work.claim).collect()).await?;
+            ends.send(works.into_iter().map(|(work, _)| work.claim).collect()).await?;
         }
         Ok(tally)
     }

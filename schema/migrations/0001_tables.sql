@@ -192,7 +192,7 @@ create table job (
     check ((state = 'active' or state = 'completed' and scenario_id is not null) = (node_id is not null)),
     check (state <> 'active' or (claims > 0 and claimed_at is not null)),
     check ((state in ('completed', 'failed', 'cancelled')) = (finished_at is not null)),
-    check (state <> 'completed' or (claims > 0 and error_code is null)),
+    check (state <> 'completed' or (claims > 0 and claimed_at is not null and error_code is null)),
     check (state <> 'failed' or error_code is not null),
     check ((error_code is null) = (error_message is null) and (error_code is null) = (error_retryable is null))
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);

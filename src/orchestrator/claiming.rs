@@ -1,11 +1,9 @@
 //! The loop that claims: one claim for all free slots, whenever there may be something to claim.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use super::running::{Ending, Running};
 use super::session::{Session, lease_term};
@@ -13,10 +11,8 @@ use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::work::{RunContext, Work};
 use crate::executor::Stop;
-use crate::store::{Result, Store};
+use crate::store::{Contexts, Result, Store};
 
-/// Runs whose shared payload is kept at hand.
-const CONTEXTS_MAX: usize = 256;
 /// The wait before the database is asked again after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
 /// How often this node looks for claims of its own that it does not know of, though nothing has gone wrong that it knows.
@@ -28,7 +24,7 @@ pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
         store: session.parts.store.on_one_connection(),
         session,
         ends,
-        contexts: HashMap::new(),
+        contexts: Contexts::default(),
         unsure_until: None,
         looked_at: Instant::now(),
     };
@@ -61,7 +57,7 @@ struct Claimer {
     /// Its statements follow each other, and a claim is dear to plan.
     store: Store,
     ends: mpsc::Sender<Ending>,
-    contexts: HashMap<Uuid, Arc<RunContext>>,
+    contexts: Contexts,
     /// Until then a claim may commit without our hearing of it: its answer was lost, and it may still run.
     unsure_until: Option<Instant>,
     /// When this node last looked for claims that it does not know of.
@@ -153,19 +149,10 @@ impl Claimer {
     }
 
     async fn read(&mut self, claims: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
-        let known: Vec<Uuid> = self.contexts.keys().copied().collect();
-        let (works, contexts) = self.store.work(self.session.node, claims, &known).await?;
-        if self.contexts.len() + contexts.len() > CONTEXTS_MAX {
-            let runs: HashSet<Uuid> = works.iter().map(|w| w.run_id).collect();
-            self.contexts.retain(|run, _| runs.contains(run));
-        }
-        self.contexts.extend(contexts.into_iter().map(|context| (context.run_id, Arc::new(context))));
-        Ok(works
-            .into_iter()
-            // A claim that is no longer current was taken from us; its number says so.
-            .filter(|w| claims.contains(&w.claim))
-            .filter_map(|w| self.contexts.get(&w.run_id).map(Arc::clone).map(|context| (w, context)))
-            .collect())
+        let mut works = self.store.work(self.session.node, claims, &mut self.contexts).await?;
+        // A claim that is no longer current was taken from us; its number says so.
+        works.retain(|(work, _)| claims.contains(&work.claim));
+        Ok(works)
     }
 
     fn start(&self, work: Work, context: Arc<RunContext>) {

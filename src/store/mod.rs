@@ -44,6 +44,7 @@ mod temporary;
 mod transaction;
 mod verify;
 mod waiting;
+mod work;
 
 pub use archive::{Archivable, ArchivePartition, PartitionContent};
 pub use connections::Patience;
@@ -72,6 +73,7 @@ pub use start::{Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
 pub use verify::rules;
 pub use waiting::{QueuePause, RunPause, ShutLimit, WaitingFacts};
+pub use work::Contexts;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The queue as a node sees it: claim, read what was claimed, end attempts.
+//! The queue as a node sees it: claim, end attempts. What was claimed is read by `work`.
 
 use std::time::Duration;
 
@@ -9,11 +9,8 @@ use uuid::Uuid;
 use super::crash::crash_point;
 use super::{Result, Store};
 use crate::domain::job::Claim;
-use crate::domain::work::{
-    AnalysisRecord, AttemptEnd, AttemptResult, PreviousAnalysis, RunContext, ScenarioWork, TranscriptResult,
-    Work,
-};
-use crate::domain::{ErrorCode, JobKind, JobState};
+use crate::domain::work::{AnalysisRecord, AttemptEnd, AttemptResult, PreviousAnalysis, TranscriptResult};
+use crate::domain::{JobKind, JobState};
 
 /// What a claim brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,95 +78,6 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.into_iter().map(|r| Claim { job_id: r.id, number: r.claims }).collect())
-    }
-
-    /// The payloads of those of these jobs that the node holds now, in no order, and what the jobs of their runs share,
-    /// save of the `known` runs. What has ended or was taken away since it was claimed is left out: it must not be run
-    /// again.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn work(
-        &self,
-        node: Uuid,
-        claims: &[Claim],
-        known: &[Uuid],
-    ) -> Result<(Vec<Work>, Vec<RunContext>)> {
-        let ids: Vec<i64> = claims.iter().map(|c| c.job_id).collect();
-        let retried_once: Vec<String> = ErrorCode::ALL
-            .into_iter()
-            .filter(|c| c.consequence() == crate::domain::Consequence::RetryOnce)
-            .map(|c| c.as_str().to_owned())
-            .collect();
-        // What a run's jobs share comes with the first of each of its lanes.
-        let rows = sqlx::query!(
-            r#"select j.id as "id!", j.claims as "claims!", j.lane_id as "lane_id!", l.run_id as "run_id!",
-                      l.kind::text as "kind!", l.model as "model?", l.pricing, j.is_suspect as "is_suspect!",
-                      j.cancel_requested as "cancel_requested!", j.failures as "failures!",
-                      j.losses_alone as "losses_alone!", j.throttled_ms as "throttled_ms!",
-                      s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?",
-                      case when j.failures = 0 then 0 else
-                          (select count(*) from past_attempt a
-                            where a.job_id = j.id and a.number > j.epoch_claims and a.outcome = 'retried'
-                              and a.error_code = any ($2)) end as "retried_once!",
-                      r.batch_id as "batch_id?", r.request_id as "request_id?",
-                      r.definition_snapshot as "definition_snapshot?", r.params as "params?",
-                      r.sample_seed as "sample_seed?"
-                 from (select j.*, row_number() over (partition by j.lane_id) = 1 as is_first from job j
-                        where j.id = any ($1) and j.state = 'active' and j.node_id = $3) as j
-                 join lane l on l.id = j.lane_id
-                 left join scenario s on s.id = j.scenario_id
-                 left join lateral (
-                    select r.* from run r where r.id = l.run_id and j.is_first and r.id <> all ($4) offset 0
-                 ) as r on true"#,
-            &ids,
-            &retried_once,
-            node,
-            known
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut contexts = Vec::new();
-        let works: Result<Vec<Work>> = rows
-            .into_iter()
-            .map(|r| {
-                let scenario = match (r.key, r.prompt, r.dimensions) {
-                    (Some(key), Some(prompt), Some(dimensions)) => {
-                        Some(ScenarioWork { key, prompt, dimensions })
-                    }
-                    _ => None,
-                };
-                if let (Some(batch_id), Some(request_id), Some(definition), Some(params), Some(sample_seed)) =
-                    (r.batch_id, r.request_id, r.definition_snapshot, r.params, r.sample_seed)
-                {
-                    let run_id = r.run_id;
-                    contexts.push(RunContext {
-                        run_id,
-                        batch_id,
-                        request_id,
-                        definition,
-                        params,
-                        sample_seed,
-                    });
-                }
-                Ok(Work {
-                    claim: Claim { job_id: r.id, number: r.claims },
-                    lane_id: r.lane_id,
-                    run_id: r.run_id,
-                    kind: r.kind.parse()?,
-                    model: r.model,
-                    pricing: r.pricing,
-                    scenario,
-                    is_suspect: r.is_suspect,
-                    cancel_requested: r.cancel_requested,
-                    failures: r.failures,
-                    failures_retried_once: r.retried_once,
-                    losses_alone: r.losses_alone,
-                    throttled: Duration::from_millis(r.throttled_ms.unsigned_abs()),
-                })
-            })
-            .collect();
-        Ok((works?, contexts))
     }
 
     /// Every probe of a run, for its analysis.

@@ -66,11 +66,14 @@ async fn the_database_refuses_states_that_lack_what_they_imply() {
         ),
         (
             JobState::Completed,
-            "claims = 1, finished_at = now()",
+            "claims = 1, claimed_at = now(), node_id = gen_random_uuid(), finished_at = now()",
             &[
-                "claims = 1",
-                "finished_at = now()",
-                "claims = 1, finished_at = now(), error_code = 'x', error_message = 'x', error_retryable = false",
+                "claims = 1, claimed_at = now(), node_id = gen_random_uuid()",
+                "claimed_at = now(), node_id = gen_random_uuid(), finished_at = now()",
+                "claims = 1, node_id = gen_random_uuid(), finished_at = now()",
+                "claims = 1, claimed_at = now(), finished_at = now()",
+                "claims = 1, claimed_at = now(), node_id = gen_random_uuid(), finished_at = now(), error_code = 'x',
+                 error_message = 'x', error_retryable = false",
             ],
         ),
         (

@@ -9,7 +9,7 @@ use runlane::domain::job::Claim;
 use runlane::domain::page::PageRequest;
 use runlane::domain::work::AttemptEnd;
 use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
-use runlane::store::{NewNode, Store};
+use runlane::store::{Contexts, NewNode, Store};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -50,7 +50,8 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     let batches = claimed.into_inner().unwrap();
     let active: usize = batches.iter().map(Vec::len).sum();
     uses("claimed work", pool, "job_pkey", ENTRIES_MAX, || async {
-        assert_eq!(store.work(node.id, &batches[0], &[]).await.unwrap().0.len(), BATCH as usize);
+        let mut contexts = Contexts::default();
+        assert_eq!(store.work(node.id, &batches[0], &mut contexts).await.unwrap().len(), BATCH as usize);
     })
     .await;
     uses("what a node has", pool, "job_pkey", ENTRIES_MAX, || async {
