@@ -60,19 +60,6 @@ impl Store {
                            j.losses_alone, j.throttled_ms, j.epoch_claims
                       from job j
                      where j.id = any ($1) and j.state = 'active' and j.node_id = $3
-               ), new as (
-                    select min(h.id) as job_id, h.lane_id
-                      from held h left join unnest($4::bigint[]) as known (lane_id) on known.lane_id = h.lane_id
-                     where known.lane_id is null
-                     group by h.lane_id
-               ), context as (
-                    select n.job_id, l.run_id, l.kind::text as kind, l.model, l.pricing, r.batch_id, r.request_id,
-                           r.definition_snapshot, r.params, r.sample_seed
-                      from new n
-                      join lane l on l.id = n.lane_id
-                      left join lateral (
-                        select r.* from run r where r.id = l.run_id and r.id <> all ($5) offset 0
-                      ) as r on true
                )
                select h.id as "id!", h.lane_id as "lane_id!", h.claims as "claims!", h.is_suspect as "is_suspect!",
                       h.cancel_requested as "cancel_requested!", h.failures as "failures!",
@@ -88,8 +75,22 @@ impl Store {
                       c.sample_seed as "sample_seed?"
                  from held h
                  left join scenario s on s.id = h.scenario_id
-                 left join context c on c.job_id = h.id
-                order by c.job_id nulls last"#,
+                 -- By arrays and keys: the planner knows no sizes here, and might compare all with all.
+                 left join lateral (
+                    select l.run_id, l.kind::text as kind, l.model, l.pricing, r.batch_id, r.request_id,
+                           r.definition_snapshot, r.params, r.sample_seed
+                      from lane l
+                      left join lateral (
+                        select r.* from run r where r.id = l.run_id and r.id <> all ($5) offset 0
+                      ) as r on true
+                     where l.id = h.lane_id
+                       and h.id = any (array(
+                        select min(f.id) from held f
+                         where f.lane_id = any (array(select lane_id from held except select unnest($4::bigint[])))
+                         group by f.lane_id))
+                    offset 0
+                 ) as c on true
+                order by c.run_id is null"#,
             &ids,
             &retried_once,
             node,
