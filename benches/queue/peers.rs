@@ -260,7 +260,7 @@ fn print(plain: &Row, runlane: &Row, rows: &[Row]) -> anyhow::Result<()> {
         ]);
         Ok(())
     };
-    add("floor: a plain table, 2 clients", plain, true)?;
+    add("floor: one table, 2 clients", plain, true)?;
     add("Runlane, 1 node", runlane, true)?;
     for (peer, row) in PEERS.iter().zip(rows) {
         add(peer.name, row, peer.keeps())?;

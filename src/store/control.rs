@@ -301,13 +301,14 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
         }
         return Ok(());
     }
-    // A waiting analysis is a single row: rewritten at once. Waiting probes are cancelled by closing their lanes, and
-    // their rows are rewritten by maintenance.
+    // A waiting analysis is a single row: rewritten at once, found where it waits, not among the run's jobs. Waiting probes are
+    // cancelled by closing their lanes, and their rows are rewritten by maintenance.
     sqlx::query!(
         "with cancelled as (
             update job set state = 'cancelled', finished_at = clock_timestamp()
-             where state = 'pending'
-               and lane_id = any (select id from lane where run_id = $1 and kind <> 'probe:scenario' and pending > 0)
+             where id = any (array(
+                select w.job_id from lane l join waiting_job w on w.lane_id = l.id
+                 where l.run_id = $1 and l.kind <> 'probe:scenario' and l.pending > 0))
             returning id
          )
          select record_act('job.cancelled', 'job', c.id::text, $1, jsonb_build_object('state', 'pending'),
