@@ -54,6 +54,7 @@ declare
     v_limits   bigint[];
     v_rooms    room[];
     v_is_limited boolean := false;
+    v_has_limits boolean := false;
     -- When the first of those that leave nothing will leave something.
     v_opens_ms bigint;
     -- Every unit that could be granted, in order.
@@ -75,6 +76,7 @@ begin
     end if;
 
     if 'probe:scenario' = any (p_kinds) and exists (select from rate_limit) then
+        v_has_limits := true;
         v_limits := lock_limits();
         v_now := clock_timestamp();
         v_rooms := rooms(v_limits, v_now);
@@ -105,6 +107,11 @@ begin
            and case when l.budget_usd is null then true else fits_budget(l.id) end
            and l.id <> all (v_broke)
            and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
+           -- What began to wait while the limits were being locked may be under one that is not: the next claim sees it.
+           and (not v_has_limits
+                or not exists (select from rate_limit r
+                                where r.name in (l.model, split_part(l.model, '/', 1)) and r.id <> all (v_limits)
+                                  and is_in_force(r)))
            and not exists (select from unnest(v_rooms) as r
                             where r.name in (l.model, split_part(l.model, '/', 1))
                               and r.remains < needed(r, l.requests, l.tokens))

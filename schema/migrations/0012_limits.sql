@@ -32,15 +32,20 @@ create function needed(p_room room, p_requests int, p_tokens int) returns double
     select least(weight(p_room, p_requests, p_tokens), (p_room).cap)
 $$;
 
--- Locks the limits that bear on probes that wait, and have something to say; returns them.
+-- Whether a limit holds anything back: rows without a ceiling may have nothing to say.
+create function is_in_force(p_limit rate_limit) returns boolean language sql immutable as $$
+    select num_nonnulls(p_limit.in_flight_max, p_limit.requests_per_minute, p_limit.tokens_per_minute, p_limit.concurrency,
+                        p_limit.held_at, p_limit.held_until) > 0
+$$;
+
+-- Locks the limits that bear on probes that wait, and are in force; returns them.
 create function lock_limits() returns bigint[] language plpgsql as $$
 declare
     v_limits bigint[];
 begin
     v_limits := array(
         select r.id from rate_limit r
-         where num_nonnulls(r.in_flight_max, r.requests_per_minute, r.tokens_per_minute, r.concurrency, r.held_at,
-                            r.held_until) > 0
+         where is_in_force(r)
            and exists (select from lane l
                         where l.is_live and l.kind = 'probe:scenario' and l.is_open and not l.is_paused
                           and l.pending > 0 and r.name in (l.model, provider_of(l.model))));

@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod holds;
+mod joining;
 mod settings;
 
 use serde_json::{Value, json};

@@ -1,0 +1,39 @@
+//! A run that starts while a claim waits for the limits' locks.
+
+use runlane::domain::JobKind;
+
+use crate::queue::support::until_sql;
+use crate::support::app::fresh_database;
+use crate::support::direct::Direct;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_starts_while_limits_are_locked_is_not_claimed_past_its_own() {
+    let direct = Direct::on(&fresh_database().await).await;
+    let node = direct.node().await;
+    let definition = direct.definition(8).await;
+    let limits = "insert into rate_limit (name, in_flight_max) values ('mock/rater', 1), ('mock/echo', 1)";
+    sqlx::query(limits).execute(&direct.db).await.unwrap();
+    direct.start(definition, &["mock/rater"], None).await;
+
+    // The claim finds the limit of what waits, and waits for it.
+    let mut holder = direct.db.begin().await.unwrap();
+    sqlx::query("select from rate_limit where name = 'mock/rater' for update")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let claim = {
+        let store = direct.store.clone();
+        tokio::spawn(async move {
+            store.claim_jobs(node, &[(JobKind::ProbeScenario, 8)]).await.unwrap().claims.len()
+        })
+    };
+    let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+                                   and query like '%claim_jobs%')";
+    until_sql(&direct.db, "the claim waits", waits).await;
+    direct.start(definition, &["mock/echo"], None).await;
+    holder.commit().await.unwrap();
+
+    assert_eq!(claim.await.unwrap(), 1, "the one that mock/rater allows");
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, 8).await.len(), 1, "the one that mock/echo allows");
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, 8).await.len(), 0);
+}
