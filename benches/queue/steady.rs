@@ -194,7 +194,7 @@ async fn sizes(database: &Database) -> anyhow::Result<String> {
         "select case when relname like 'archived_job%' then 'archive' else relname end as name,
                 sum(pg_total_relation_size(relid))::bigint / 1048576
            from pg_stat_user_tables
-          where relname in ('job', 'waiting_job', 'claim', 'lane', 'run', 'attempt', 'transcript')
+          where relname in ('job', 'waiting_job', 'claim', 'lane', 'run', 'past_attempt', 'transcript')
              or relname like 'archived_job%'
           group by 1 order by 1",
     )

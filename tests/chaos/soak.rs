@@ -90,7 +90,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     feeder.await??;
     stage.quiet().await?;
     let seen = progress.end().await?;
-    let backends = backends(&stage.db).await?;
+    let most = 8 + 7 * (NODES as i64 + 1);
+    let backends = backends(&stage.db, most).await?;
     stage.stop(nodes.into_iter().chain([steady, api]), &mut left).await?;
 
     let mut verdict = Verdict::default();
@@ -103,7 +104,6 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     for (name, looks) in ["api", "node"].into_iter().zip(&looks) {
         judge(plan, name, looks, &mut verdict);
     }
-    let most = 8 + 7 * (NODES as i64 + 1);
     verdict.figure("backends", backends);
     verdict.must(backends <= most, format!("{backends} backends; the pools have {most}"));
     let bloat = bloat(&stage.db).await?;
@@ -164,17 +164,25 @@ fn slope(looks: &[Look]) -> f64 {
     if under == 0.0 { 0.0 } else { over / under }
 }
 
-async fn backends(db: &PgPool) -> anyhow::Result<i64> {
+/// How many there are once those of nodes that were killed have noticed it: one that works sees it when it answers.
+async fn backends(db: &PgPool, most: i64) -> anyhow::Result<i64> {
     let sql = "select count(*) from pg_stat_activity where application_name like 'runlane%'";
-    Ok(sqlx::query_scalar(sql).fetch_one(db).await?)
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let backends: i64 = sqlx::query_scalar(sql).fetch_one(db).await?;
+        if backends <= most || Instant::now() >= until {
+            return Ok(backends);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// How much larger the tables of jobs and their indexes are than fresh ones with the same rows.
 async fn bloat(db: &PgPool) -> anyhow::Result<f64> {
     let size = "select sum(pg_total_relation_size(c.oid))::float8 from pg_class c
-                 where c.relname in ('run', 'lane', 'job', 'attempt', 'transcript') and c.relkind = 'r'";
+                 where c.relname in ('run', 'lane', 'job', 'past_attempt', 'transcript') and c.relkind = 'r'";
     let used: f64 = sqlx::query_scalar(size).fetch_one(db).await?;
-    sqlx::raw_sql("vacuum full run, lane, job, attempt, transcript").execute(db).await?;
+    sqlx::raw_sql("vacuum full run, lane, job, past_attempt, transcript").execute(db).await?;
     let fresh: f64 = sqlx::query_scalar(size).fetch_one(db).await?;
     Ok(used / fresh)
 }
