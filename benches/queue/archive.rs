@@ -173,7 +173,7 @@ async fn check(database: &Database) -> anyhow::Result<()> {
         .await?;
     ensure!(wrong == 0, "{wrong} lanes count wrongly");
     let left = database
-        .number("select count(*) from job j join lane l on l.id = j.lane_id where l.model = 'mock/finished'")
+        .number("select count(*) from current_job j join lane l on l.id = j.lane_id where l.model = 'mock/finished'")
         .await?;
     ensure!(left == 0, "{left} finished jobs are still hot");
     Ok(())

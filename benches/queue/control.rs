@@ -116,7 +116,7 @@ impl Controls<'_> {
         enough.cancel();
         let driven = load.await??.jobs;
         let late: i64 = sqlx::query_scalar(
-            "select count(*) from run r join lane l on l.run_id = r.id join job j on j.lane_id = l.id
+            "select count(*) from run r join lane l on l.run_id = r.id join current_job j on j.lane_id = l.id
               where r.id = $1::uuid and j.claimed_at > r.paused_at",
         )
         .bind(self.run)

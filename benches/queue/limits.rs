@@ -124,7 +124,7 @@ async fn one(
         "select count(*) filter (where a.outcome = 'completed'),
                 extract(epoch from max(a.started_at) - min(a.started_at))::float8,
                 percentile_cont(0.5) within group (order by extract(epoch from a.ended_at - a.started_at) * 1000)
-           from lane l join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+           from lane l join current_job j on j.lane_id = l.id join attempt a on a.job_id = j.id
           where l.run_id = $1::uuid and l.kind = 'probe:scenario'",
     )
     .bind(&run)

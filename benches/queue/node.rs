@@ -88,7 +88,7 @@ async fn joins(
         // Whatever of it is first: a job in its hands, or one that it has ended.
         let first = "select (extract(epoch from min(c.at) - n.started_at) * 1e6)::bigint
                        from node n
-                       join (select node_id, claimed_at as at from job where state = 'active'
+                       join (select node_id, claimed_at as at from current_job where state = 'active'
                              union all
                              select node_id, started_at from attempt) c on c.node_id = n.id
                       where n.id = $1::uuid
@@ -119,8 +119,10 @@ async fn memory(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Re
         registered(&database, 1).await?;
         client.start_run(&definition, &[ENDLESS]).await?;
         let wanted: i64 = in_flight.parse()?;
-        until(&database, "the claims", "select count(*) from job where state = 'active'", |n| n == wanted)
-            .await?;
+        until(&database, "the claims", "select count(*) from current_job where state = 'active'", |n| {
+            n == wanted
+        })
+        .await?;
         // Claimed is not yet handed out: nothing tells when the worker has read the last of them.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let own = node.resident()?;

@@ -115,7 +115,7 @@ async fn probe(database: &Database, client: &Client, n: u64) -> anyhow::Result<f
     let (completed, answers, seconds): (i64, i64, f64) = sqlx::query_as(
         "select count(*) filter (where j.state = 'completed' and j.claims = 1), count(t.job_id),
                 extract(epoch from max(j.finished_at) - min(j.claimed_at))::float8
-           from lane l join job j on j.lane_id = l.id left join transcript t on t.job_id = j.id
+           from lane l join current_job j on j.lane_id = l.id left join transcript t on t.job_id = j.id
           where l.run_id = $1::uuid and l.kind = 'probe:scenario'",
     )
     .bind(&run)

@@ -114,7 +114,7 @@ pub fn dimensions(mut n: u64) -> anyhow::Result<Vec<usize>> {
 
 async fn check(database: &Database, run: &str, n: u64) -> anyhow::Result<()> {
     let (jobs, counted): (i64, i64) = sqlx::query_as(
-        "select count(*), max(l.pending)::bigint from lane l join job j on j.lane_id = l.id
+        "select count(*), max(l.pending)::bigint from lane l join current_job j on j.lane_id = l.id
           where l.run_id = $1::uuid and j.state = 'pending'",
     )
     .bind(run)

@@ -232,7 +232,7 @@ pub async fn check(database: &Database, total: i64, answers: bool) -> anyhow::Re
     for (what, sql) in [
         (
             "jobs that completed at their first claim",
-            "select count(*) from job where state = 'completed' and claims = 1",
+            "select count(*) from current_job where state = 'completed' and claims = 1",
         ),
         ("attempts", "select count(*) from attempt where outcome = 'completed' and number = 1"),
         ("jobs counted as completed", "select sum(completed) from lane"),

@@ -148,16 +148,18 @@ create index lane_live on lane (kind) where is_live;
 create index lane_unsettled on lane (id) where not is_settled;
 
 -- One unit of work. Rows are inserted by one statement from lanes and scenarios that exist, and are deleted only with
--- their run, so no foreign keys: their triggers would cost more than the insert. A claim and an end make a new version
--- each. No index names anything that they change, and there is room for both versions in the page, so they write no index
--- (HOT). What finds jobs by their state stands beside this table; a completed probe is found by its transcript.
+-- their run, so no foreign keys: their triggers would cost more than the insert. The first claim of a job leaves its row
+-- as it is, and its end makes the first new version: `current_job` says where each stands. No index names anything that
+-- claims and ends change, and there is room for new versions in the page, so they write no index (HOT). What finds jobs by
+-- their state stands beside this table; a completed probe is found by its transcript.
 create table job (
     id               bigint generated always as identity primary key,
     lane_id          bigint not null,
     scenario_id      bigint,
     sample           smallint not null default 0,
     state            job_state not null default 'pending',
-    -- Waits since its run was started and for nothing but its turn: found by its lane's fresh_after, and not in waiting_job.
+    -- Nothing was written to it since its run was started. Beyond its lane's fresh_after it waits for nothing but its turn,
+    -- and is not in waiting_job; up to there a node has it, and which one says the row of `claim` that names it.
     is_fresh         boolean not null default false,
     -- Was in a worker that died; runs alone until it has answered.
     is_suspect       boolean not null default false,
@@ -197,8 +199,8 @@ create table job (
     check ((error_code is null) = (error_message is null) and (error_code is null) = (error_retryable is null))
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
--- One claim of a job and how it ended. A claim in progress stands in its job's row, and there it stays if it completes a probe,
--- which nothing follows; every other is written here when it ends. `attempt` has them all.
+-- One claim of a job and how it ended. One in progress stands in `claim`; if it completes a probe, it then stands in the job's
+-- row, as nothing follows it; every other is written here when it ends. `attempt` has all that ended.
 create table past_attempt (
     job_id        bigint not null,
     number        int not null check (number >= 1),

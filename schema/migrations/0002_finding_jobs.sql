@@ -17,7 +17,9 @@ create table claim (
     node_id    uuid not null,
     claimed_at timestamptz not null,
     jobs       bigint[] not null,
-    -- How many of them have not ended.
+    -- Those of these jobs, each once; perhaps some more.
+    lanes      bigint[] not null,
+    -- How many of the jobs have not ended.
     unended    int not null
 ) with (fillfactor = 50);
 
@@ -35,16 +37,38 @@ create index ended_job_last on ended_job (lane_id, finished_at, job_id) where st
 -- The filter on error codes.
 create index ended_job_code on ended_job (lane_id, error_code, job_id) where state = 'failed';
 
+-- Where each job that is not archived stands: as its row says, or with who took it as the first.
+create view current_job as
+select j.id, j.lane_id, j.scenario_id, j.sample,
+       case when j.is_fresh and j.id <= (select l.fresh_after from lane l where l.id = j.lane_id) then 'active'
+            else j.state end as state,
+       j.is_suspect, j.cancel_requested,
+       case when j.is_fresh and j.id <= (select l.fresh_after from lane l where l.id = j.lane_id) then 1
+            else j.claims end as claims,
+       j.epoch, j.epoch_claims, j.failures, j.losses, j.losses_alone, j.throttles, j.throttled_ms, j.waits_since, j.run_at,
+       case when j.is_fresh and j.id <= (select l.fresh_after from lane l where l.id = j.lane_id)
+            then (select c.node_id from claim c where j.id = any (c.jobs) limit 1) else j.node_id end as node_id,
+       case when j.is_fresh and j.id <= (select l.fresh_after from lane l where l.id = j.lane_id)
+            then (select c.claimed_at from claim c where j.id = any (c.jobs) limit 1) else j.claimed_at end as claimed_at,
+       j.finished_at, j.error_code, j.error_message, j.error_retryable
+  from job j;
+comment on view current_job is 'Every job that is not archived, as it stands now. Ask this, not the table.';
+
 -- The tables beside `job` follow it, whoever changes it. What all jobs go through does without these triggers, which would
 -- cost more than the rest of it: a claim takes its jobs out itself (runlane.follow is off then), and one that completes leaves
--- no row.
+-- no row. None of them comes before an update: PostgreSQL would lock each row beforehand, which costs as much as writing it.
 create function follow_job() returns trigger language plpgsql as $$
 declare
     v_claim bigint;
 begin
+    if new.is_fresh then
+        -- Its time was changed, so its lane would not find it any more; unless a node has it.
+        update job j set is_fresh = false from lane l where j.id = new.id and l.id = j.lane_id and j.id > l.fresh_after;
+        return null;
+    end if;
     if old.is_fresh then
-        -- Whoever changes what waits has the lane locked.
-        update lane l set fresh = l.fresh - 1 where l.id = new.lane_id;
+        -- Whoever changes what waits has the lane locked. What was taken does not count as fresh any more.
+        update lane l set fresh = l.fresh - 1 where l.id = new.lane_id and new.id > l.fresh_after;
     end if;
     if old.state = 'pending' and new.state = 'pending' then
         insert into waiting_job as w (lane_id, job_id, run_at, waits_since)
@@ -64,8 +88,8 @@ begin
             values (new.lane_id, new.id, new.run_at,
                     case when new.claims > new.epoch_claims then new.waits_since end);
         when 'active' then
-            insert into claim (node_id, claimed_at, jobs, unended)
-            values (new.node_id, new.claimed_at, array[new.id], 1) returning id into v_claim;
+            insert into claim (node_id, claimed_at, jobs, lanes, unended)
+            values (new.node_id, new.claimed_at, array[new.id], array[new.lane_id], 1) returning id into v_claim;
             update job j set claim_id = v_claim where j.id = new.id;
         when 'failed', 'cancelled' then
             insert into ended_job (lane_id, state, job_id, finished_at, error_code)
@@ -75,26 +99,13 @@ begin
     return null;
 end
 $$;
-create trigger job_moves after update of state, run_at, waits_since, claims, epoch_claims on job for each row
-    when ((old.state is distinct from new.state and (old.state, new.state) <> ('active', 'completed')
+create trigger job_moves after update of state, is_fresh, run_at, waits_since, claims, epoch_claims on job for each row
+    when ((old.state is distinct from new.state and not (new.state = 'completed' and (old.state = 'active' or old.is_fresh))
            or old.state = 'pending' and new.state = 'pending'
               and (old.is_fresh, old.run_at, old.waits_since, old.claims > old.epoch_claims)
                   is distinct from (new.is_fresh, new.run_at, new.waits_since, new.claims > new.epoch_claims))
           and coalesce(current_setting('runlane.follow', true), '') <> 'off')
     execute function follow_job();
-
--- Whatever happens to a fresh job, it is fresh no more.
-create function age_job() returns trigger language plpgsql as $$
-begin
-    new.is_fresh := false;
-    return new;
-end
-$$;
-create trigger job_ages before update of state, run_at, waits_since, claims, epoch, epoch_claims on job for each row
-    when (old.is_fresh and new.is_fresh
-          and (old.state, old.run_at, old.waits_since, old.claims, old.epoch, old.epoch_claims)
-              is distinct from (new.state, new.run_at, new.waits_since, new.claims, new.epoch, new.epoch_claims))
-    execute function age_job();
 
 create function follow_new_job() returns trigger language plpgsql as $$
 declare
@@ -107,8 +118,8 @@ begin
                     case when new.claims > new.epoch_claims then new.waits_since end);
         -- No job is made active; what fills tables by hand does it all the same.
         when 'active' then
-            insert into claim (node_id, claimed_at, jobs, unended)
-            values (new.node_id, new.claimed_at, array[new.id], 1) returning id into v_claim;
+            insert into claim (node_id, claimed_at, jobs, lanes, unended)
+            values (new.node_id, new.claimed_at, array[new.id], array[new.lane_id], 1) returning id into v_claim;
             update job j set claim_id = v_claim where j.id = new.id;
         else
             insert into ended_job (lane_id, state, job_id, finished_at, error_code)
@@ -138,10 +149,13 @@ create trigger job_goes after delete on job referencing old table as old_rows
 
 -- Every job that a node has, by way of what it was claimed with.
 create view active_job as
-select j.id, j.lane_id, j.scenario_id, j.epoch, j.epoch_claims, j.claims, j.claimed_at, j.cancel_requested, c.node_id
+select j.id, j.lane_id, j.scenario_id, j.epoch, j.epoch_claims, case when j.is_fresh then 1 else j.claims end as claims,
+       c.claimed_at, j.cancel_requested, c.node_id
   from claim c
  cross join lateral (
-    select j.* from job j where j.id = any (c.jobs) and j.state = 'active' and j.claim_id = c.id offset 0
+    select j.* from job j
+     where j.id = any (c.jobs) and (j.is_fresh or j.state = 'active' and j.claim_id = c.id)
+    offset 0
  ) as j;
 comment on view active_job is 'The jobs that nodes run now.';
 

@@ -112,9 +112,10 @@ begin
                 or not exists (select from rate_limit r
                                 where r.name in (l.model, split_part(l.model, '/', 1)) and r.id <> all (v_limits)
                                   and is_in_force(r)))
-           and not exists (select from unnest(v_rooms) as r
-                            where r.name in (l.model, split_part(l.model, '/', 1))
-                              and r.remains < needed(r, l.requests, l.tokens))
+           and (not v_is_limited
+                or not exists (select from unnest(v_rooms) as r
+                                where r.name in (l.model, split_part(l.model, '/', 1))
+                                  and r.remains < needed(r, l.requests, l.tokens)))
         window w as (partition by l.kind, l.run_id order by l.active, l.id
                      rows between unbounded preceding and current row)
     ), offering as materialized (
@@ -260,15 +261,20 @@ begin
         delete from waiting_job w
          where w.ctid = any (array(select p.place from picked p where p.place is not null))
     ), held as (
-        insert into claim (node_id, claimed_at, jobs, unended)
-        select p_node, v_claimed_at, array_agg(p.job_id), count(*) from picked p having count(*) > 0
-        returning id, jobs
-    ), claimed as (
+        insert into claim (node_id, claimed_at, jobs, lanes, unended)
+        select p_node, v_claimed_at, array_agg(p.job_id), v_lanes, count(*) from picked p having count(*) > 0
+        returning id
+    ), again as (
         update job j
-           set state = 'active', is_fresh = false, claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at,
+           set state = 'active', claims = j.claims + 1, node_id = p_node, claimed_at = v_claimed_at,
                claim_id = (select h.id from held h)
-         where j.id = any ((select h.jobs from held h)::bigint[])
+         where j.id = any (array(select p.job_id from picked p where p.place is not null))
         returning j.id, j.claims, j.lane_id
+    ), claimed as (
+        select a.id, a.claims, a.lane_id from again a
+        union all
+        -- The first claim of a job leaves its row alone: writing it would cost as much as the rest of the claim.
+        select p.job_id, 1, p.lane_id from picked p where p.place is null
     ), counted as (
         select c.lane_id, count(*)::int as n from claimed c group by c.lane_id
     ), gone_on as materialized (

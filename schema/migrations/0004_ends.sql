@@ -171,9 +171,14 @@ begin
         v_is_late := found;
     end if;
     v_limited := lock_limits_of(p_job, p_error_code, p_holds);
-    v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
-    v_is_late := v_is_late and not exists (select from lane l where l.id = any (v_lanes) and l.kind <> 'probe:scenario');
+    if v_is_late then
+        -- Those of all that the node has: cheaper than to look each job up.
+        v_lanes := array(select distinct t.lane_id from claim c cross join lateral unnest(c.lanes) as t (lane_id)
+                          where c.node_id = p_node);
+        v_is_late := not exists (select from lane l where l.id = any (v_lanes) and l.kind <> 'probe:scenario');
+    end if;
     if not v_is_late then
+        v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
         perform lock_lanes_of_ends(v_lanes);
     end if;
     v_now := clock_timestamp();
@@ -181,11 +186,17 @@ begin
     with input as materialized (
         -- What is wide is looked up where it is needed: the parameters are expanded arrays, and a row carries its place.
         select * from unnest(p_job, p_number, p_outcome) with ordinality as t (id, number, outcome, at)
+    ), taken as materialized (
+        select c.id, c.claimed_at, t.job_id from claim c cross join lateral unnest(c.jobs) as t (job_id) where c.node_id = p_node
     ), changed as (
-        -- The fence: of claims that are not the node's any more nothing is found.
+        -- The fence: of claims that are not the node's any more nothing is found. The row of a job that was claimed once and has
+        -- not ended says nothing of that; the node's claims do.
         update job j
            set state = ended_state(i.outcome, l.is_open, j.cancel_requested),
-               node_id = case when i.outcome = 'completed' and l.kind = 'probe:scenario' then j.node_id end,
+               is_fresh = false, claims = i.number,
+               claim_id = case when j.is_fresh then t.id else j.claim_id end,
+               claimed_at = case when j.is_fresh then t.claimed_at else j.claimed_at end,
+               node_id = case when i.outcome = 'completed' and l.kind = 'probe:scenario' then p_node end,
                finished_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) <> 'pending' then v_now end,
                -- Without a wait a job keeps its place, unless it crashed a worker: those that may be innocent go before it.
                run_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending'
@@ -205,9 +216,10 @@ begin
                error_code = case i.outcome when 'released' then j.error_code else p_error_code[i.at] end,
                error_message = case i.outcome when 'released' then j.error_message else p_error_message[i.at] end,
                error_retryable = case i.outcome when 'released' then j.error_retryable else p_retryable[i.at] end
-          from input i cross join lane l
-         where j.id = i.id and j.id = any (p_job) and j.claims = i.number and j.state = 'active' and j.node_id = p_node
-           and l.id = j.lane_id and l.id = any (v_lanes)
+          from input i left join taken t on t.job_id = i.id cross join lane l
+         where j.id = i.id and j.id = any (p_job) and l.id = j.lane_id and l.id = any (v_lanes)
+           and case when j.is_fresh then t.id is not null and i.number = 1
+                    else j.claims = i.number and j.state = 'active' and j.node_id = p_node end
         returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.pricing, i.number,
                   i.at, i.outcome = 'retried' as is_cut_short,
                   -- Nothing is retried in a closed lane.
@@ -267,6 +279,8 @@ begin
     if v_is_late then
         perform lock_lanes_of_ends(v_lanes);
     end if;
+    -- Of two that end jobs of one claim, the second counts down from what the first left.
+    perform from claim c where c.id = any (v_of_claim) order by c.id for update;
     v_now := clock_timestamp();
     with ended as materialized (
         select * from unnest(v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs)

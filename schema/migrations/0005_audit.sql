@@ -91,7 +91,7 @@ create function job_facts(p_job bigint) returns jsonb language sql as $$
     select jsonb_build_object(
                'state', case when j.state = 'pending' and not l.is_open then 'cancelled' else j.state end,
                'epoch', j.epoch, 'cancelRequested', j.cancel_requested, 'nodeId', j.node_id, 'errorCode', j.error_code)
-      from job j join lane l on l.id = j.lane_id
+      from current_job j join lane l on l.id = j.lane_id
      where j.id = p_job
 $$;
 

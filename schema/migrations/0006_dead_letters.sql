@@ -118,10 +118,12 @@ begin
     perform from job j where j.id = any (p_jobs) order by j.id for update;
     with buried as (
         update job j
-           set state = 'failed', finished_at = v_now, error_code = p_error_code, error_message = p_error_message,
+           set state = 'failed', is_fresh = false, finished_at = v_now, error_code = p_error_code,
+               error_message = p_error_message,
                -- Nothing that it did was wrong.
                error_retryable = true
          where j.id = any (p_jobs) and j.state = 'pending' and j.lane_id = any (v_lanes)
+           and not (j.is_fresh and j.id <= (select l.fresh_after from lane l where l.id = j.lane_id))
         returning j.id, j.lane_id
     ), counted as (
         select b.lane_id, count(*)::int as n from buried b group by b.lane_id

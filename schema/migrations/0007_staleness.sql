@@ -225,7 +225,7 @@ select j.id as job_id, l.run_id, l.id as lane_id, l.kind, l.model, j.state::text
        a.age_ms, t.threshold_ms, round(100.0 * a.age_ms / t.threshold_ms, 1) as percent,
        staleness_health_of(a.age_ms, t.warn_ms, t.threshold_ms) as health, t.action
   from lane l
-  join job j on j.lane_id = l.id and j.state in ('pending', 'active')
+  join current_job j on j.lane_id = l.id and j.state in ('pending', 'active')
   join v_staleness_thresholds t on t.lane_id = l.id
                                and t.stage = staleness_stage_of(j.state, j.claims, j.epoch_claims)
  cross join queue_state q

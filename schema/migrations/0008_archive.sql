@@ -84,7 +84,7 @@ create view any_job as
 select id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims, failures,
        losses, losses_alone, throttles, throttled_ms, waits_since, run_at, node_id, claimed_at, finished_at, error_code,
        error_message, error_retryable, null::timestamptz as archived_at
-  from job
+  from current_job
 union all
 select id, lane_id, scenario_id, sample, state, is_suspect, cancel_requested, claims, epoch, epoch_claims, failures,
        losses, losses_alone, throttles, throttled_ms, waits_since, run_at, node_id, claimed_at, finished_at, error_code,

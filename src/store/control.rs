@@ -149,23 +149,15 @@ impl Store {
                 .await?;
                 let Some(lane) = lanes.into_iter().find(|l| l.is_its_own) else { return Ok(None) };
                 // An archived job needs no lock of its own: nobody takes it out of the archive without its lane.
-                let hot = sqlx::query_scalar!(
-                    r#"select state::text as "state!" from job where id = $1 for update"#,
+                sqlx::query!("select id from job where id = $1 for update", id)
+                    .fetch_optional(&mut *c)
+                    .await?;
+                let state = sqlx::query_scalar!(
+                    r#"select state::text as "state!" from any_job where id = $1 limit 1"#,
                     id
                 )
                 .fetch_optional(&mut *c)
                 .await?;
-                let state = match hot {
-                    Some(state) => Some(state),
-                    None => {
-                        sqlx::query_scalar!(
-                            r#"select state::text as "state!" from archived_job where id = $1"#,
-                            id
-                        )
-                        .fetch_optional(&mut *c)
-                        .await?
-                    }
-                };
                 // Purged between the two looks.
                 let Some(state) = state else { return Ok(None) };
                 let Some(run) = lock_run(c, lane.run_id).await? else { return Ok(None) };
@@ -350,7 +342,7 @@ async fn cancel(c: &mut PgConnection, run: &RunHead, mode: CancelMode) -> Result
 async fn request_cancel(c: &mut PgConnection, lanes: &[i64], job: Option<i64>) -> Result<()> {
     sqlx::query!(
         "update job set cancel_requested = true
-          where state = 'active'
+          where (state = 'active' or is_fresh)
             and id = any (array(select a.id from active_job a
                                  where a.lane_id = any ($1) and ($2::bigint is null or a.id = $2)))",
         lanes,
@@ -363,9 +355,12 @@ async fn request_cancel(c: &mut PgConnection, lanes: &[i64], job: Option<i64>) -
 }
 
 async fn cancel_waiting_job(c: &mut PgConnection, job: &JobHead, lane: i64) -> Result<()> {
-    sqlx::query!("update job set state = 'cancelled', finished_at = clock_timestamp() where id = $1", job.id)
-        .execute(&mut *c)
-        .await?;
+    sqlx::query!(
+        "update job set state = 'cancelled', is_fresh = false, finished_at = clock_timestamp() where id = $1",
+        job.id
+    )
+    .execute(&mut *c)
+    .await?;
     sqlx::query!(
         "update lane
             set pending = pending - 1, cancelled = cancelled + 1, is_live = pending - 1 + active > 0,

@@ -153,7 +153,7 @@ impl Store {
              cross join lateral (select a.* from any_attempt a where a.job_id = asked.id offset 0) as a
             union all
             select j.id, j.claims, j.node_id, j.claimed_at, null, null, null, null, null, null, null
-              from job j
+              from current_job j
              where j.id = any($1) and j.state = 'active'
              order by 1, 2
             "#,

@@ -131,8 +131,8 @@ impl Store {
                 loop {
                     let job = sqlx::query!(
                         r#"select case when j.state = 'pending' and not l.is_open then 'cancelled'
-                                       else j.state::text end as "state!", j.claims, j.node_id, l.run_id
-                             from job j join lane l on l.id = j.lane_id
+                                       else j.state::text end as "state!", j.claims as "claims!", j.node_id, l.run_id
+                             from current_job j join lane l on l.id = j.lane_id
                             where j.id = $1"#,
                         id
                     )

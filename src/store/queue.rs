@@ -245,11 +245,9 @@ impl Store {
         let rows = sqlx::query!(
             r#"select c.job_id as "job_id!", c.number as "number!", h.is_held as "is_held!"
                  from unnest($2::bigint[], $3::int[]) as c (job_id, number)
-                 join job j on j.id = c.job_id and j.id = any ($2)
-                cross join lateral (
-                    select coalesce(j.state = 'active' and j.node_id = $1 and j.claims = c.number, false) as is_held
-                ) as h
-                where j.cancel_requested or not h.is_held"#,
+                 left join active_job a on a.node_id = $1 and a.id = c.job_id and a.claims = c.number
+                cross join lateral (select a.id is not null as is_held) as h
+                where a.cancel_requested or not h.is_held"#,
             node,
             &ids,
             &numbers

@@ -97,21 +97,21 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             with room as materialized (select * from spend_rooms(clock_timestamp()))
-            select j.id, l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
+            select j.id as "id!", l.run_id, l.kind::text as "kind!", l.model, r.paused_at as "run_paused_at?",
                    r.halt_reason, l.budget_usd, job_reserve(l) as "reserve!",
                    case when l.budget_usd is not null then money_left(l.run_id) end as money_left,
                    spend.scope as "scope?", spend.key as "key?", spend.period as "period?", spend.usd as "usd?",
                    spend.spent as "spent?", spend.reserved as "reserved?", spend.until_at as "until_at?",
                    q.is_paused as "queue_is_paused!", q.paused_by as "paused_by?", q.pause_reason as "pause_reason?",
                    l.held_at, l.hold_reason,
-                   j.run_at, j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures,
+                   j.run_at as "run_at!", j.run_at > clock_timestamp() as "is_later!", j.error_code, j.failures as "failures!",
                    shut.name as "limit_name?", shut.counted as "limit_counted?", shut.ceiling as "limit_ceiling?",
                    shut.opens_at as "limit_opens_at?", shut.held_at as "limit_held_at?",
                    shut.hold_code as "limit_hold_code?", shut.hold_reason as "limit_hold_reason?",
                    l.max_concurrency, active.n as "run_active!", node.is_there as "has_node!",
                    (l.model is null or split_part(l.model, '/', 1) = any (node.providers)) as "is_served!",
                    higher.n as "higher!", earlier.n as "earlier!"
-              from job j
+              from current_job j
               join lane l on l.id = j.lane_id
               join run r on r.id = l.run_id
              cross join queue_state q

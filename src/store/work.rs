@@ -56,10 +56,14 @@ impl Store {
         // What the jobs of a lane share comes with one of them, and before the others, unless it is known.
         let rows = sqlx::query!(
             r#"with held as materialized (
-                    select j.id, j.lane_id, j.scenario_id, j.claims, j.is_suspect, j.cancel_requested, j.failures,
-                           j.losses_alone, j.throttled_ms, j.epoch_claims
+                    select j.id, j.lane_id, j.scenario_id, case when j.is_fresh then 1 else j.claims end as claims,
+                           j.is_suspect, j.cancel_requested, j.failures, j.losses_alone, j.throttled_ms, j.epoch_claims
                       from job j
-                     where j.id = any ($1) and j.state = 'active' and j.node_id = $3
+                     where j.id = any ($1)
+                       and case when j.is_fresh
+                                then j.id in (select t.job_id from claim c cross join lateral unnest(c.jobs) as t (job_id)
+                                               where c.node_id = $3)
+                                else j.state = 'active' and j.node_id = $3 end
                )
                select h.id as "id!", h.lane_id as "lane_id!", h.claims as "claims!", h.is_suspect as "is_suspect!",
                       h.cancel_requested as "cancel_requested!", h.failures as "failures!",

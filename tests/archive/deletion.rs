@@ -170,10 +170,10 @@ async fn what_was_deleted_goes_in_small_steps_and_nothing_else_does() {
     assert_eq!((step("definition", "0").await, step("definition", "0").await), (7, 6));
     assert_eq!(step("definition", "0").await, 0);
     for left in [
-        "select count(*) from job j where not exists (select from lane l where l.id = j.lane_id)",
+        "select count(*) from current_job j where not exists (select from lane l where l.id = j.lane_id)",
         "select count(*) from archived_job j where not exists (select from lane l where l.id = j.lane_id)",
-        "select count(*) from attempt a where not exists (select from job j where j.id = a.job_id)",
-        "select count(*) from transcript t where not exists (select from job j where j.id = t.job_id)",
+        "select count(*) from attempt a where not exists (select from current_job j where j.id = a.job_id)",
+        "select count(*) from transcript t where not exists (select from current_job j where j.id = t.job_id)",
         "select count(*) from run where deleted_at is not null",
         "select count(*) from definition where deleted_at is not null",
     ] {
@@ -199,7 +199,8 @@ async fn maintenance_removes_by_itself() {
     let run = finished_run(&mut cluster).await;
     delete(&cluster, "ada", Role::User, &run).await.data();
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while count(&cluster, "select (select count(*) from run) + (select count(*) from job)").await > 0 {
+    while count(&cluster, "select (select count(*) from run) + (select count(*) from current_job)").await > 0
+    {
         assert!(tokio::time::Instant::now() < deadline, "maintenance removes nothing");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

@@ -71,7 +71,7 @@ pub async fn mismatches(cluster: &Cluster) -> Vec<String> {
                                where j.lane_id = l.id and j.state::text = c.state) as n
           where c.counted <> n.jobs + c.purged
           union all
-         select format('job %s is hot and archived', a.id) from archived_job a join job j on j.id = a.id
+         select format('job %s is hot and archived', a.id) from archived_job a join current_job j on j.id = a.id
           union all
          select format('job %s is archived twice', id) from archived_job group by id having count(*) > 1
           union all

@@ -168,7 +168,7 @@ async fn the_hot_tables_stay_as_large_as_what_is_hot() {
           from lane l cross join scenario s cross join generate_series(1, 5000) n;
         insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
         select id, lane_id, scenario_id, to_json(array[md5(id::text), repeat('words ', 40)]), '{}', 1, now()
-          from job where state = 'completed';
+          from current_job where state = 'completed';
         delete from job where state = 'pending';
         update lane set pending = 0, is_live = false, is_archived = false, completed = completed + 5000, total = completed + 5000;
         update run set status = 'COMPLETED', completed_at = clock_timestamp()";

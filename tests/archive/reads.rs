@@ -56,7 +56,7 @@ async fn a_run_reads_the_same_hot_half_archived_and_archived() {
     assert_eq!(everything(&cluster, &run).await, hot, "with all archived");
     assert_eq!(mismatches(&cluster).await, Vec::<String>::new());
     for table in [
-        "select count(*) from attempt a where not exists (select from job j where j.id = a.job_id)",
+        "select count(*) from attempt a where not exists (select from current_job j where j.id = a.job_id)",
         "select count(*) from transcript",
     ] {
         assert_eq!(count(&cluster, table).await, 0, "{table}");

@@ -60,7 +60,7 @@ pub fn did<'a>(cluster: &'a Cluster, call: &'a str, id: &'a str) -> impl Future<
 /// The newest probe of a run.
 pub async fn newest_job(db: &PgPool, run: &str) -> String {
     let id: i64 = sqlx::query_scalar(
-        "select max(j.id) from job j join lane l on l.id = j.lane_id
+        "select max(j.id) from current_job j join lane l on l.id = j.lane_id
           where l.run_id = $1::uuid and l.kind = 'probe:scenario'",
     )
     .bind(run)

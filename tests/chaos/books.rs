@@ -66,7 +66,7 @@ pub async fn counters_that_are_no_sums(db: &PgPool) -> Result<Vec<String>, sqlx:
                     count(*) filter (where j.state = 'completed') as completed,
                     count(*) filter (where j.state = 'failed') as failed,
                     count(*) filter (where j.state = 'cancelled' or j.state = 'pending' and not l.is_open) as cancelled
-               from job j where j.lane_id = l.id
+               from current_job j where j.lane_id = l.id
           ) as s
           where (l.pending, l.active, l.completed, l.failed, l.cancelled)
                 <> (s.pending, s.active, s.completed, s.failed, s.cancelled)
@@ -77,7 +77,7 @@ pub async fn counters_that_are_no_sums(db: &PgPool) -> Result<Vec<String>, sqlx:
 /// How many probes there are, and how often they were claimed.
 pub async fn executions(db: &PgPool) -> anyhow::Result<(i64, i64)> {
     let sql = "select count(*), coalesce(sum(j.claims), 0)::bigint
-                 from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'";
+                 from current_job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'";
     Ok(sqlx::query_as(sql).fetch_one(db).await?)
 }
 

@@ -43,7 +43,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
         stage
             .until(
                 "both nodes are busy",
-                "select count(distinct node_id) = 2 from job where state = 'active'",
+                "select count(distinct node_id) = 2 from current_job where state = 'active'",
                 PATIENCE,
             )
             .await?;

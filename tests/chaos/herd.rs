@@ -144,7 +144,7 @@ fn queries(log: &str) -> usize {
 async fn wake_ms(stage: &Stage, run: &str) -> anyhow::Result<f64> {
     let sql = "select extract(epoch from min(a.started_at) - r.created_at)::float8 * 1000
                  from run r join lane l on l.run_id = r.id and l.kind = 'probe:scenario'
-                 join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+                 join current_job j on j.lane_id = l.id join attempt a on a.job_id = j.id
                 where r.id = $1::uuid group by r.id";
     Ok(sqlx::query_scalar(sql).bind(run).fetch_one(&stage.db).await?)
 }

@@ -94,7 +94,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let half: Vec<String> = sqlx::query_scalar(
         "select format('run %s has %s jobs', r.id, count(j.id))
            from run r left join lane l on l.run_id = r.id and l.kind = 'probe:scenario'
-           left join job j on j.lane_id = l.id
+           left join current_job j on j.lane_id = l.id
           group by r.id having count(j.id) <> 3",
     )
     .fetch_all(&stage.db)

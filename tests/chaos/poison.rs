@@ -100,7 +100,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
 /// How long the jobs of a run took from its start, in all.
 async fn p99_ms(stage: &Stage, run: &str) -> anyhow::Result<f64> {
     let sql = "select extract(epoch from j.finished_at - r.created_at)::float8 * 1000
-                 from run r join lane l on l.run_id = r.id and l.kind = 'probe:scenario' join job j on j.lane_id = l.id
+                 from run r join lane l on l.run_id = r.id and l.kind = 'probe:scenario' join current_job j on j.lane_id = l.id
                 where r.id = $1::uuid";
     let times: Vec<f64> = sqlx::query_scalar(sql).bind(run).fetch_all(&stage.db).await?;
     Ok(quantile(&times, 0.99))
@@ -109,7 +109,7 @@ async fn p99_ms(stage: &Stage, run: &str) -> anyhow::Result<f64> {
 /// Good jobs that were blamed for what others did.
 async fn good_hurt(stage: &Stage, runs: &[String]) -> anyhow::Result<Vec<String>> {
     let sql = "select format('job %s is %s after %s failures and %s losses alone', j.id, j.state, j.failures, j.losses_alone)
-                 from lane l join job j on j.lane_id = l.id
+                 from lane l join current_job j on j.lane_id = l.id
                 where l.run_id = any ($1::uuid[]) and (j.state <> 'completed' or j.failures > 0 or j.losses_alone > 0)";
     Ok(sqlx::query_scalar(sql).bind(runs).fetch_all(&stage.db).await?)
 }
@@ -119,7 +119,7 @@ async fn good_hurt(stage: &Stage, runs: &[String]) -> anyhow::Result<Vec<String>
 async fn spared(stage: &Stage, run: &str) -> anyhow::Result<Vec<String>> {
     let sql = "select format('job %s (%s) is %s (%s) after %s failures and %s losses alone', j.id, l.model, j.state,
                              j.error_code, j.failures, j.losses_alone)
-                 from lane l join job j on j.lane_id = l.id
+                 from lane l join current_job j on j.lane_id = l.id
                 where l.run_id = $1::uuid and l.kind = 'probe:scenario'
                   and (j.state <> 'failed' or j.error_message is null
                        or j.losses_alone <> 3 and j.error_code <> 'timeout')";

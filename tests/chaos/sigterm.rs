@@ -96,7 +96,7 @@ async fn one(
     node.registered().await?;
     let id = stage.node_id(&node).await?.ok_or_else(|| anyhow::anyhow!("the node is not registered"))?;
     stage
-        .until("the node is busy", "select exists (select from job where state = 'active')", PATIENCE)
+        .until("the node is busy", "select exists (select from current_job where state = 'active')", PATIENCE)
         .await?;
     sleep(Duration::from_millis(rng.random_range(0..300))).await;
     anyhow::ensure!(probes.probe("/ready").await == Some(200), "a node that works is not ready");
@@ -156,6 +156,6 @@ async fn blamed(stage: &Stage) -> anyhow::Result<Vec<String>> {
                  from attempt where outcome not in ('completed', 'released')
                 union all
                select format('job %s has %s failures and %s losses', id, failures, losses)
-                 from job where failures + losses + throttles > 0";
+                 from current_job where failures + losses + throttles > 0";
     Ok(sqlx::query_scalar(sql).fetch_all(&stage.db).await?)
 }

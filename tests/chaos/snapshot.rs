@@ -37,7 +37,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let between = stage.postgres.log_length()?;
     let mut holder = PgConnection::connect(stage.postgres.url()).await?;
     let mut snapshot = holder.begin_with("begin isolation level repeatable read").await?;
-    sqlx::query("select count(*) from job").execute(&mut *snapshot).await?;
+    sqlx::query("select count(*) from current_job").execute(&mut *snapshot).await?;
     load(&client, &definition, "held", lasts, &mut runs).await?;
     let after = stage.postgres.log_length()?;
     snapshot.rollback().await?;

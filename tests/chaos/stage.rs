@@ -158,7 +158,7 @@ impl Stage {
             "select format('%s %s jobs of lane %s (%s, run %s, open: %s), claims %s to %s, due %s to %s, nodes %s',
                            count(*), j.state, l.id, l.kind, r.status, l.is_open, min(j.claims), max(j.claims),
                            min(j.run_at) - clock_timestamp(), max(j.run_at) - clock_timestamp(), array_agg(distinct j.node_id))
-               from lane l join run r on r.id = l.run_id join job j on j.lane_id = l.id
+               from lane l join run r on r.id = l.run_id join current_job j on j.lane_id = l.id
               where l.is_live and j.state in ('pending', 'active')
               group by l.id, r.id, j.state",
         )

@@ -51,7 +51,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     while began.elapsed() < outage {
         let rows: Vec<(i64, f64)> = sqlx::query_as(
             "select j.id, extract(epoch from j.run_at - a.ended_at)::float8
-               from job j join attempt a on a.job_id = j.id and a.number = 1
+               from current_job j join attempt a on a.job_id = j.id and a.number = 1
               where j.state = 'pending' and j.claims = 1 and j.failures = 1",
         )
         .fetch_all(&stage.db)
@@ -68,7 +68,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     client.until_ended(&steady).await?;
     stage.quiet().await?;
     let (claims, jobs): (i64, i64) = sqlx::query_as(
-        "select sum(j.claims), count(*) from lane l join job j on j.lane_id = l.id
+        "select sum(j.claims), count(*) from lane l join current_job j on j.lane_id = l.id
           where l.run_id = $1::uuid and l.kind = 'probe:scenario'",
     )
     .bind(&steady)

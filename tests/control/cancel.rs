@@ -10,7 +10,7 @@ use super::support::{
 };
 use crate::support::app::{Cluster, PATIENCE, python};
 
-const UNWRITTEN: &str = "select count(*) from lane l join job j on j.lane_id = l.id
+const UNWRITTEN: &str = "select count(*) from lane l join current_job j on j.lane_id = l.id
                           where l.run_id = $1 and j.state = 'pending'";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +108,7 @@ async fn immediate_stops_what_runs_at_once() {
     assert_eq!(counts(&stopped), [0, 0, 0, 0, 10]);
     assert_eq!(claims(&cluster, &run).await, 4);
     let outcomes =
-        "select count(*) from lane l join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+        "select count(*) from lane l join current_job j on j.lane_id = l.id join attempt a on a.job_id = j.id
                      where l.run_id = $1 and a.outcome = 'cancelled' and a.error_code = 'cancelled'";
     assert_eq!(number(&cluster, outcomes, &run).await, 4);
     // There is nothing to analyse, and the analysis says so.

@@ -36,7 +36,7 @@ pub async fn stopped(cluster: &Cluster) -> String {
         "insert into node (id, name, version, lease_until, executes)
          values ('00000000-0000-7000-8000-000000000001', 'test', '0', 'infinity', true);
          update job set run_at = run_at - interval '1 hour' where id = {failing};
-         update lane set priority = 50 where id = (select lane_id from job where id = {failing});
+         update lane set priority = 50 where id = (select lane_id from current_job where id = {failing});
          select claim_jobs('00000000-0000-7000-8000-000000000001', array['probe:scenario']::job_kind[], array[1]);
          select end_attempts('00000000-0000-7000-8000-000000000001', array[{failing}], array[1],
                 array['failed']::attempt_outcome[], array[0], array['validation'], array['as asked'], array[false],
@@ -75,7 +75,7 @@ async fn reopening_does_not_depend_on_maintenance_and_one_job_is_enough() {
     let run = stopped(&cluster).await;
     queue(&cluster, "pauseQueue").await;
     cluster.add_node(&[("RUNLANE_MAINTENANCE_INTERVAL", "50ms")]).await;
-    let waiting = "select count(*) from lane l join job j on j.lane_id = l.id
+    let waiting = "select count(*) from lane l join current_job j on j.lane_id = l.id
                     where l.run_id = $1 and j.state = 'pending' and l.kind = 'probe:scenario'";
     let deadline = tokio::time::Instant::now() + crate::support::app::PATIENCE;
     while super::support::number(&cluster, waiting, &run).await > 0 {

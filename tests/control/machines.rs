@@ -91,7 +91,12 @@ async fn the_database_refuses_states_that_lack_what_they_imply() {
     for (state, right, wrong) in jobs {
         for (assignments, allowed) in std::iter::once((right, true)).chain(wrong.iter().map(|w| (*w, false)))
         {
-            try_update(&cluster, &format!("update job set state = '{state}', {assignments}"), allowed).await;
+            try_update(
+                &cluster,
+                &format!("update job set state = '{state}', is_fresh = false, {assignments}"),
+                allowed,
+            )
+            .await;
         }
     }
     let runs: [(RunStatus, &str, &[&str]); 6] = [
@@ -153,14 +158,20 @@ async fn try_update(cluster: &Cluster, statement: &str, allowed: bool) {
     transaction.rollback().await.unwrap();
 }
 
-/// Notes every change of a job's state and of a run's status.
+/// Notes every change of a job's state and of a run's status. The first claim of a job is not written to its row, which
+/// waits until it ends.
 const NOTES: &str = "
     create table note (kind text, old text, new text);
     create function note_job() returns trigger language plpgsql as $$ begin
-        insert into note select l.kind::text, old.state::text, new.state::text from lane l where l.id = new.lane_id;
+        insert into note
+        select l.kind::text, s.was, new.state::text
+          from lane l
+         cross join lateral (
+            select case when old.is_fresh and old.id <= l.fresh_after then 'active' else old.state::text end as was) as s
+         where l.id = new.lane_id and s.was <> new.state::text;
         return null;
     end $$;
-    create trigger note after update of state on job for each row when (old.state <> new.state) execute function note_job();
+    create trigger note after update of state on job for each row execute function note_job();
     create function note_run() returns trigger language plpgsql as $$ begin
         insert into note values ('run', old.status::text, new.status::text);
         return null;

@@ -8,7 +8,7 @@ use crate::support::app::Cluster;
 /// The latest claim of a run's probes, after its pause, in microseconds; negative: before.
 const LAST_CLAIM: &str =
     "select (extract(epoch from max(coalesce(a.started_at, j.claimed_at)) - r.paused_at) * 1e6)::bigint
-       from run r join lane l on l.run_id = r.id join job j on j.lane_id = l.id
+       from run r join lane l on l.run_id = r.id join current_job j on j.lane_id = l.id
        left join attempt a on a.job_id = j.id
       where r.id = $1 group by r.paused_at";
 
@@ -31,11 +31,11 @@ async fn when_pause_run_has_returned_no_further_job_starts_anywhere() {
     assert!(number(&cluster, LAST_CLAIM, &run).await <= 0, "a claim is later than the pause");
     // What had started finished and is kept; no attempt was burnt, and none is counted twice.
     assert_eq!(counts(&settled), [10_000 - started, 0, started, 0, 0]);
-    let completed = "select count(*) from lane l join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+    let completed = "select count(*) from lane l join current_job j on j.lane_id = l.id join attempt a on a.job_id = j.id
                       where l.run_id = $1 and a.outcome = 'completed' and j.failures + j.losses + j.throttles = 0";
     assert_eq!(number(&cluster, completed, &run).await, started);
     let attempts =
-        "select count(*) from lane l join job j on j.lane_id = l.id join attempt a on a.job_id = j.id
+        "select count(*) from lane l join current_job j on j.lane_id = l.id join attempt a on a.job_id = j.id
                      where l.run_id = $1";
     assert_eq!(number(&cluster, attempts, &run).await, started);
     assert_eq!(settled["status"], "PAUSED");
@@ -81,7 +81,7 @@ async fn a_pending_run_that_was_paused_and_resumed_has_started_only_with_its_fir
     let done = cluster.until_status(&run, "COMPLETED").await;
     assert!(done["startedAt"].is_string(), "{done}");
     let late = "select (extract(epoch from r.started_at - min(a.started_at)) * 1e6)::bigint
-                  from run r join lane l on l.run_id = r.id join job j on j.lane_id = l.id
+                  from run r join lane l on l.run_id = r.id join current_job j on j.lane_id = l.id
                   join attempt a on a.job_id = j.id
                  where r.id = $1 and l.kind = 'probe:scenario' group by r.started_at";
     assert_eq!(number(&cluster, late, &run).await, 0, "it started with its first claim");

@@ -136,7 +136,7 @@ async fn a_new_priority_holds_for_waiting_jobs_and_leaves_active_ones_alone() {
     did(&cluster, "cancelJob(id: $id)", &before[0]).await;
     cluster.until_status(&first, "COMPLETED").await;
     let order: Vec<String> = sqlx::query_scalar(
-        "select l.run_id::text from attempt a join job j on j.id = a.job_id join lane l on l.id = j.lane_id
+        "select l.run_id::text from attempt a join current_job j on j.id = a.job_id join lane l on l.id = j.lane_id
           where l.kind = 'probe:scenario' and a.outcome = 'completed' order by a.started_at",
     )
     .fetch_all(&cluster.db)

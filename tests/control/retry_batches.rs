@@ -50,7 +50,7 @@ async fn a_job_that_fails_again_meanwhile_is_not_retried_twice() {
     did(&cluster, "retryFailedJobs(runId: $id)", &run).await;
     cluster.until_status(&run, "COMPLETED").await;
     let epochs =
-        "select (min(j.epoch) * 1000 + max(j.epoch))::bigint from job j join lane l on l.id = j.lane_id
+        "select (min(j.epoch) * 1000 + max(j.epoch))::bigint from current_job j join lane l on l.id = j.lane_id
                    where l.run_id = $1 and l.model is not null";
     assert_eq!(number(&cluster, epochs, &run).await, 1_001);
     cluster.stop().await;
@@ -124,7 +124,7 @@ async fn what_a_crash_cuts_off_is_whole_and_asking_again_completes_it() {
 async fn stopped_and_settled(cluster: &Cluster) -> String {
     let run = super::guard::stopped(cluster).await;
     sqlx::raw_sql(
-        "update job j set state = 'cancelled', finished_at = l.closed_at
+        "update job j set state = 'cancelled', is_fresh = false, finished_at = l.closed_at
            from lane l where l.id = j.lane_id and j.state = 'pending' and not l.is_open;
          update lane set is_settled = true, priority = (select priority from run)",
     )

@@ -119,7 +119,7 @@ pub fn coverage(run: &Value, kind: &str) -> Option<[i64; 3]> {
 pub async fn claims(cluster: &Cluster, run: &str) -> i64 {
     number(
         cluster,
-        "select coalesce(sum(j.claims), 0)::bigint from lane l join job j on j.lane_id = l.id
+        "select coalesce(sum(j.claims), 0)::bigint from lane l join current_job j on j.lane_id = l.id
           where l.run_id = $1 and l.kind = 'probe:scenario'",
         run,
     )

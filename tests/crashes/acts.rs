@@ -104,8 +104,7 @@ async fn retried(point: &str) {
         ("mutation($id: ID!) { retryFailedJobs(runId: $id) { id } }", json!({ "id": run }), 5)
     };
     asked(&cluster, doomed(&cluster, point), point, query, id.clone()).await;
-    let epochs =
-        "select sum(j.epoch) from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'";
+    let epochs = "select sum(j.epoch) from current_job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'";
     let begun: i64 = sqlx::query_scalar(epochs).fetch_one(&cluster.db).await.unwrap();
     assert_eq!(begun, if is_after(point) { retried } else { 0 });
     // Redriving a second time does nothing; the others are refused or would retry once more.
@@ -116,7 +115,7 @@ async fn retried(point: &str) {
     until_sql(
         &cluster.db,
         "run again",
-        &format!("select ({epochs}) = {retried} and not exists (select from job where state in ('pending', 'active'))"),
+        &format!("select ({epochs}) = {retried} and not exists (select from current_job where state in ('pending', 'active'))"),
     )
     .await;
     at_rest(cluster, &run, "COMPLETED", [0, 0, 0, 5, 0]).await;

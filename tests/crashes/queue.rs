@@ -99,14 +99,14 @@ async fn before_rows_of_a_cancelled_run_are_rewritten() {
         .data();
     let node = doomed(&cluster, "settle.before");
     died(node, "settle.before").await;
-    let rows = "select count(*) from job where state = 'pending'";
+    let rows = "select count(*) from current_job where state = 'pending'";
     let waiting: i64 = sqlx::query_scalar(rows).fetch_one(&cluster.db).await.unwrap();
     assert!(waiting >= 5, "nothing was rewritten");
     cluster.add_node(&[]).await;
     crate::queue::support::until_sql(
         &cluster.db,
         "settled",
-        "select bool_and(is_settled) and not exists (select from job where state = 'pending') from lane",
+        "select bool_and(is_settled) and not exists (select from current_job where state = 'pending') from lane",
     )
     .await;
     at_rest(cluster, &run, "CANCELLED", [0, 0, 0, 0, 5]).await;

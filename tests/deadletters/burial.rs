@@ -88,7 +88,7 @@ async fn bury(db: &PgPool, jobs: &[i64]) -> Vec<i64> {
 
 async fn waiting(db: &PgPool, run: &str) -> Vec<i64> {
     sqlx::query_scalar(
-        "select j.id from job j join lane l on l.id = j.lane_id where l.run_id = $1::uuid and j.state = 'pending' order by j.id",
+        "select j.id from current_job j join lane l on l.id = j.lane_id where l.run_id = $1::uuid and j.state = 'pending' order by j.id",
     )
     .bind(run)
     .fetch_all(db)

@@ -22,8 +22,8 @@ async fn at_rest(cluster: &Cluster, run: &str) {
 async fn look(db: &PgPool) -> [i64; 5] {
     let (a, b, c, d, e): (i64, i64, i64, i64, i64) = sqlx::query_as(
         "select sum(l.failed)::bigint, sum(l.pending)::bigint,
-                (select count(*) from job j join lane k on k.id = j.lane_id where k.kind = 'probe:scenario' and j.state = 'failed'),
-                (select count(*) from job j join lane k on k.id = j.lane_id where k.kind = 'probe:scenario' and j.state = 'pending'),
+                (select count(*) from current_job j join lane k on k.id = j.lane_id where k.kind = 'probe:scenario' and j.state = 'failed'),
+                (select count(*) from current_job j join lane k on k.id = j.lane_id where k.kind = 'probe:scenario' and j.state = 'pending'),
                 (select count(*) from dead_letter d where d.status = 'pending')
            from lane l where l.kind = 'probe:scenario'",
     )
@@ -118,7 +118,7 @@ async fn redrives_and_retries_at_the_same_time_redrive_each_job_once() {
     assert_eq!(by("redriveDeadLetters").await.len() as i64, sum);
     assert_eq!(sum + by("dead_letter.retried").await.len() as i64, JOBS);
     let epochs: Vec<i32> = sqlx::query_scalar(
-        "select distinct j.epoch from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'",
+        "select distinct j.epoch from current_job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario'",
     )
     .fetch_all(&cluster.db)
     .await
@@ -143,7 +143,7 @@ async fn a_dry_run_tells_and_changes_nothing_and_a_rate_spreads_the_jobs() {
 
     let report = redriven(&cluster, json!({ "filter": { "runId": run }, "rate": 60 })).await;
     let due: Vec<DateTime<Utc>> = sqlx::query_scalar(
-        "select j.run_at from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario' order by j.run_at",
+        "select j.run_at from current_job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario' order by j.run_at",
     )
     .fetch_all(&cluster.db)
     .await
@@ -152,7 +152,7 @@ async fn a_dry_run_tells_and_changes_nothing_and_a_rate_spreads_the_jobs() {
     assert_eq!(gaps, [1_000; 19], "60 a minute, across batches");
     let finishes: DateTime<Utc> = report["finishesAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(finishes.timestamp_micros(), due[19].timestamp_micros());
-    let last: String = sqlx::query_scalar("select id::text from job order by run_at desc limit 1")
+    let last: String = sqlx::query_scalar("select id::text from current_job order by run_at desc limit 1")
         .fetch_one(&cluster.db)
         .await
         .unwrap();
@@ -218,7 +218,7 @@ async fn an_analysis_that_failed_is_redriven_also_in_a_cancelled_run_and_computi
     let run = cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
     did(&cluster, "cancelRun(id: $id)", &run).await;
     let analysis: String = sqlx::query_scalar(
-        "select j.id::text from job j join lane l on l.id = j.lane_id where l.kind = 'analyze:basic'",
+        "select j.id::text from current_job j join lane l on l.id = j.lane_id where l.kind = 'analyze:basic'",
     )
     .fetch_one(&cluster.db)
     .await

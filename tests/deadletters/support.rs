@@ -50,11 +50,11 @@ pub async fn entries(db: &PgPool) -> Vec<Entry> {
 pub async fn assert_entries_match_jobs(db: &PgPool) {
     let wrong: Vec<String> = sqlx::query_scalar(
         "select format('entry %s is pending, job %s is %s in epoch %s', d.id, d.job_id, j.state, j.epoch)
-           from dead_letter d left join job j on j.id = d.job_id
+           from dead_letter d left join current_job j on j.id = d.job_id
           where d.status = 'pending' and (j.state, j.epoch) is distinct from ('failed'::job_state, d.epoch)
          union all
          select format('job %s has failed and has no entry', j.id)
-           from job j
+           from current_job j
           where j.state = 'failed'
             and not exists (select from dead_letter d where d.job_id = j.id and d.epoch = j.epoch)",
     )

@@ -59,7 +59,7 @@ async fn with_transcripts(cluster: &Cluster, n: i32) -> String {
     let run = cluster.run(&cluster.definition(1).await, &["mock/echo"], json!({})).await;
     sqlx::query(
         "insert into transcript (job_id, lane_id, scenario_id, turns, usage, score, cost_usd, latency_ms, created_at)
-         select 1000000 + i, l.id, (select s.id from scenario s join job j on j.scenario_id = s.id where j.lane_id = l.id),
+         select 1000000 + i, l.id, (select s.id from scenario s join current_job j on j.scenario_id = s.id where j.lane_id = l.id),
                 json_build_array(json_build_object('response', (select string_agg(md5(i::text || k), '') from generate_series(1, 30) as k))),
                 '{}', 3, 0.001, 5, now()
            from lane l, generate_series(1, $2) as i where l.run_id = $1::uuid and l.kind = 'probe:scenario'",

@@ -68,7 +68,7 @@ async fn every_poison_costs_its_own_job_only_and_leaves_nothing_behind() {
     for (job, (how, code, says)) in jobs(&cluster.db, &poisoned).await.iter().zip(POISONS) {
         assert_eq!((job.state.as_str(), job.error_code.as_deref()), ("failed", Some(code)), "{job:?}");
         assert_eq!((job.failures, job.losses_alone), (0, 3), "{how}: quarantined after three losses alone");
-        let message: String = sqlx::query_scalar("select error_message from job where id = $1")
+        let message: String = sqlx::query_scalar("select error_message from current_job where id = $1")
             .bind(job.id)
             .fetch_one(&cluster.db)
             .await

@@ -84,7 +84,7 @@ async fn a_raised_ceiling_is_used_at_once_and_a_lowered_one_lets_nothing_start()
     set_limit(&cluster, json!({ "name": "mock", "inFlight": 3 })).await.data();
     cluster.until(&run, "three run", active(3)).await;
     set_limit(&cluster, json!({ "name": "mock", "inFlight": 2 })).await.data();
-    let jobs: Vec<i64> = sqlx::query_scalar("select id from job where state = 'active' order by id")
+    let jobs: Vec<i64> = sqlx::query_scalar("select id from current_job where state = 'active' order by id")
         .fetch_all(&cluster.db)
         .await
         .unwrap();

@@ -9,7 +9,7 @@ use crate::support::app::Cluster;
 /// Waits until the mock is held, and what was claimed before that has ended.
 async fn until_held(cluster: &Cluster) {
     let condition =
-        "select bool_or(r.held_at is not null) and not exists (select from job where state = 'active')
+        "select bool_or(r.held_at is not null) and not exists (select from current_job where state = 'active')
                        from rate_limit r";
     until_sql(&cluster.db, "held", condition).await;
 }
@@ -25,7 +25,7 @@ async fn a_429_holds_the_model_for_everyone_and_says_until_when() {
         cluster.add_node(&[]).await;
     }
     let condition = "select exists (select from rate_limit where held_until is not null)
-                            and not exists (select from job where state = 'active')";
+                            and not exists (select from current_job where state = 'active')";
     until_sql(&cluster.db, "held", condition).await;
     let attempts = attempts(&cluster.db).await;
     assert_eq!(attempts.len(), 8, "only those that were in flight were refused");
@@ -54,8 +54,10 @@ async fn what_a_429_refused_completes_when_the_hold_is_over_and_has_failed_nothi
     let all = attempts(&cluster.db).await;
     let of = |outcome: &str| all.iter().filter(|a| a.outcome == outcome).count();
     assert_eq!((of("completed"), of("throttled"), all.len()), (20, 20, 40));
-    let failures: i64 =
-        sqlx::query_scalar("select sum(failures)::bigint from job").fetch_one(&cluster.db).await.unwrap();
+    let failures: i64 = sqlx::query_scalar("select sum(failures)::bigint from current_job")
+        .fetch_one(&cluster.db)
+        .await
+        .unwrap();
     assert_eq!(failures, 0);
     assert_books_balance(&cluster.db).await;
     cluster.stop().await;

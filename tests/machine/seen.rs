@@ -76,7 +76,7 @@ pub async fn read(db: &PgPool, runs: &[Uuid]) -> (Seen, HashMap<i64, Key>) {
                 j.claims, j.epoch, j.epoch_claims,
                 array[j.failures, j.losses, j.losses_alone, j.throttles]::int[], j.is_suspect, j.cancel_requested,
                 array(select a.outcome::text from attempt a where a.job_id = j.id order by a.number)
-           from job j join lane l on l.id = j.lane_id left join scenario s on s.id = j.scenario_id",
+           from current_job j join lane l on l.id = j.lane_id left join scenario s on s.id = j.scenario_id",
     )
     .fetch_all(db)
     .await

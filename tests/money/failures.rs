@@ -77,7 +77,7 @@ async fn an_end_takes_all_lanes_of_a_guarded_run_before_it_changes_one() {
         .fetch_one(&mut *other)
         .await
         .unwrap();
-    let job: i64 = sqlx::query_scalar("select id from job where state = 'active' and lane_id <> $1")
+    let job: i64 = sqlx::query_scalar("select id from current_job where state = 'active' and lane_id <> $1")
         .bind(first)
         .fetch_one(&direct.db)
         .await

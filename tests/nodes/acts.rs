@@ -107,11 +107,12 @@ async fn a_drained_node_finishes_what_it_runs_claims_nothing_and_goes_on_when_it
     let drained = act(&cluster, "drainNode", &id).await;
     assert_eq!((&drained["state"], &drained["isDraining"]), (&json!("DRAINING"), &json!(true)));
     let claimed: i64 =
-        sqlx::query_scalar("select sum(claims) from job").fetch_one(&cluster.db).await.unwrap();
+        sqlx::query_scalar("select sum(claims) from current_job").fetch_one(&cluster.db).await.unwrap();
     until_ready_is(&cluster, 503).await;
     assert_eq!(ready(&cluster).await.1, json!({ "status": "draining" }));
     cluster.until(&run, "idle", |s| s["progress"]["active"] == 0).await;
-    let after: i64 = sqlx::query_scalar("select sum(claims) from job").fetch_one(&cluster.db).await.unwrap();
+    let after: i64 =
+        sqlx::query_scalar("select sum(claims) from current_job").fetch_one(&cluster.db).await.unwrap();
     assert_eq!(after, claimed, "no claim after the drain");
     assert!(attempts(&cluster.db).await.iter().all(|a| a.outcome == "completed"), "what ran was finished");
     // Two more renewals: the lease is kept.
@@ -208,7 +209,7 @@ async fn a_released_job_burns_no_attempt_and_its_late_result_changes_nothing() {
     until_sql(
         &cluster.db,
         "again",
-        &format!("select state = 'active' and claims = 2 from job where id = {job}"),
+        &format!("select state = 'active' and claims = 2 from current_job where id = {job}"),
     )
     .await;
     until_sql(&cluster.db, "late", "select bool_and(late_results = 1) from node").await;

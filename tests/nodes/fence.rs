@@ -27,7 +27,7 @@ async fn a_late_result_is_refused_and_counted_and_its_worker_is_stopped() {
     // Held back, so that the node does not take the job again.
     cluster.admin("mutation { pauseQueue { id } }", json!({})).await.data();
     let node: Uuid = sqlx::query_scalar("select id from node").fetch_one(&cluster.db).await.unwrap();
-    sqlx::query("select release_claims(node_id, array[id], array[claims]), pg_notify('runlane_cancel', '') from job where state = 'active'")
+    sqlx::query("select release_claims(node_id, array[id], array[claims]), pg_notify('runlane_cancel', '') from current_job where state = 'active'")
         .execute(&cluster.db)
         .await
         .unwrap();
@@ -68,7 +68,7 @@ async fn a_drain_begins_when_the_claim_that_is_on_its_way_has_committed() {
     until_sql(&cluster.db, "waiting for the claim", waits).await;
     claim.commit().await.unwrap();
     stopping.await.unwrap().unwrap();
-    let order = "(select claimed_at from job where state = 'active')
+    let order = "(select claimed_at from current_job where state = 'active')
                   < (select at from audit where action = 'node.stopping')";
     until_sql(&cluster.db, "claimed before the drain", order).await;
     cluster.stop().await;

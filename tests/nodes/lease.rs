@@ -43,8 +43,9 @@ async fn reclaimed_within(settings: &[(&str, &str)]) -> Duration {
     let other = Node::start(&cluster, "work", &[("RUNLANE_POLL_INTERVAL_MS", "600000")]);
     victim.signal(Signal::SIGKILL);
     let killed_at = Instant::now();
-    let condition =
-        format!("select count(*) = 4 from job where state = 'active' and claims = 2 and node_id <> '{dead}'");
+    let condition = format!(
+        "select count(*) = 4 from current_job where state = 'active' and claims = 2 and node_id <> '{dead}'"
+    );
     until_sql(&cluster.db, "claimed again", &condition).await;
     let time = killed_at.elapsed();
     let lost = attempts(&cluster.db).await;
@@ -144,8 +145,12 @@ async fn a_node_that_gets_no_answer_ends_its_workers_before_its_lease_ends() {
     until_sql(&cluster.db, "registered anew", &format!("select count(*) > 0 from node where id <> '{id}'"))
         .await;
     cluster.until(&run, "active again", |s| s["progress"]["active"] == 1).await;
-    until_sql(&cluster.db, "claimed again", "select bool_and(claims = 2) from job where state = 'active'")
-        .await;
+    until_sql(
+        &cluster.db,
+        "claimed again",
+        "select bool_and(claims = 2) from current_job where state = 'active'",
+    )
+    .await;
     let attempts = attempts(&cluster.db).await;
     // By the node itself, if it was heard before its lease ended; else by the sweep.
     assert_eq!(attempts.len(), 1);
@@ -235,7 +240,8 @@ async fn a_frozen_node_finds_its_claims_gone_and_starts_anew() {
     let id = lease(&cluster.db).await.0;
     frozen.signal(Signal::SIGSTOP);
     let other = Node::start(&cluster, "work", &[]);
-    let condition = format!("select count(*) = 0 from job where state = 'active' and node_id = '{id}'");
+    let condition =
+        format!("select count(*) = 0 from current_job where state = 'active' and node_id = '{id}'");
     until_sql(&cluster.db, "given back", &condition).await;
     frozen.signal(Signal::SIGCONT);
     frozen.until_logged("registers anew");

@@ -81,7 +81,7 @@ async fn two_hundred_probes_wait_at_once_in_little_memory_and_survive_the_death_
     .unwrap();
     assert_eq!((transcripts, jobs), (200, 200), "exactly one transcript each");
     assert_eq!(usize::try_from(lost), Ok(in_victim), "those in the worker that died, and no others");
-    let (failures,): (i64,) = sqlx::query_as("select coalesce(sum(failures), 0)::bigint from job")
+    let (failures,): (i64,) = sqlx::query_as("select coalesce(sum(failures), 0)::bigint from current_job")
         .fetch_one(&cluster.db)
         .await
         .unwrap();

@@ -77,7 +77,7 @@ async fn what_a_provider_answers_decides_what_becomes_of_the_job() {
         cluster.until_status(&run, "COMPLETED").await;
         let (state, error, tries): (String, Option<String>, i32) = sqlx::query_as(
             "select j.state::text, j.error_code, j.claims
-               from job j join lane l on l.id = j.lane_id where l.run_id = $1::uuid and l.model is not null",
+               from current_job j join lane l on l.id = j.lane_id where l.run_id = $1::uuid and l.model is not null",
         )
         .bind(&run)
         .fetch_one(&cluster.db)

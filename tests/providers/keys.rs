@@ -51,10 +51,11 @@ async fn a_key_that_a_provider_repeats_is_blanked_before_it_is_stored() {
         .await
         .unwrap();
     assert_eq!(response, "Rate option 0 from 1 to 5. You called with the key [redacted].");
-    let message: String = sqlx::query_scalar("select error_message from job where error_message is not null")
-        .fetch_one(&cluster.db)
-        .await
-        .unwrap();
+    let message: String =
+        sqlx::query_scalar("select error_message from current_job where error_message is not null")
+            .fetch_one(&cluster.db)
+            .await
+            .unwrap();
     assert!(message.contains("for the key [redacted]"), "{message}");
     let tables: Vec<String> = sqlx::query_scalar(
         "select relname::text from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace",

@@ -67,7 +67,7 @@ async fn a_job_that_was_lost_or_given_back_keeps_its_place() {
 /// Everything that a late result could change.
 async fn everything(cluster: &Cluster) -> String {
     sqlx::query_scalar(
-        "select concat((select jsonb_agg(j order by j.id) from job j), (select jsonb_agg(l order by l.id) from lane l),
+        "select concat((select jsonb_agg(j order by j.id) from current_job j), (select jsonb_agg(l order by l.id) from lane l),
                        (select jsonb_agg(r order by r.id) from run r), (select jsonb_agg(a order by a.job_id, a.number) from attempt a),
                        (select jsonb_agg(e) from lane_error e), (select jsonb_agg(q) from queue_minute q))",
     )

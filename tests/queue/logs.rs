@@ -80,7 +80,8 @@ async fn a_node_loss_has_a_line_for_each_job_with_every_id() {
     dying.signal(Signal::SIGKILL);
     other.until_logged("job was lost with its node");
     cluster.until(&run, "active again", |s| s["progress"]["active"] == 2).await;
-    super::support::until_sql(&cluster.db, "claimed again", "select bool_and(claims = 2) from job").await;
+    super::support::until_sql(&cluster.db, "claimed again", "select bool_and(claims = 2) from current_job")
+        .await;
     other.signal(Signal::SIGTERM);
     let (_, raw) = tokio::task::spawn_blocking(move || other.wait()).await.unwrap();
     let log = parsed(&raw);

@@ -96,8 +96,12 @@ async fn given_back(grace_ms: &str, signals: usize) {
     let status = tokio::task::spawn_blocking(move || node.wait().0).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(began.elapsed() < PATIENCE);
-    until_sql(&cluster.db, "claimed elsewhere", "select bool_and(claims = 2 and state = 'active') from job")
-        .await;
+    until_sql(
+        &cluster.db,
+        "claimed elsewhere",
+        "select bool_and(claims = 2 and state = 'active') from current_job",
+    )
+    .await;
     for job in jobs(&cluster.db, &run).await {
         assert_eq!((job.failures, job.losses, job.throttles), (0, 0, 0), "{job:?}");
     }

@@ -48,7 +48,7 @@ async fn the_planned_wait_is_within_half_and_whole_of_the_doubling_delay() {
     cluster.add_node(&[]).await;
     super::support::until_sql(&cluster.db, "all retried", "select count(*) = 20 from attempt").await;
     let waits: Vec<f64> = sqlx::query_scalar(
-        "select extract(epoch from j.run_at - a.ended_at)::float8 from job j join attempt a on a.job_id = j.id",
+        "select extract(epoch from j.run_at - a.ended_at)::float8 from current_job j join attempt a on a.job_id = j.id",
     )
     .fetch_all(&cluster.db)
     .await

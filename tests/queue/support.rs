@@ -45,7 +45,7 @@ pub async fn attempts(db: &PgPool) -> Vec<Attempt> {
     sqlx::query_as(
         "select a.job_id, l.run_id, l.model, a.number, a.node_id, a.started_at, a.ended_at,
                 a.outcome::text as outcome, a.error_code, a.stderr_tail
-           from attempt a join job j on j.id = a.job_id join lane l on l.id = j.lane_id
+           from attempt a join current_job j on j.id = a.job_id join lane l on l.id = j.lane_id
           where l.kind = 'probe:scenario'
           order by a.started_at, a.job_id, a.number",
     )
@@ -73,7 +73,7 @@ pub async fn jobs(db: &PgPool, run: &str) -> Vec<Job> {
     sqlx::query_as(
         "select j.id, l.model, j.state::text as state, j.claims, j.failures, j.losses, j.losses_alone, j.throttles,
                 j.error_code
-           from job j join lane l on l.id = j.lane_id
+           from current_job j join lane l on l.id = j.lane_id
           where l.run_id = $1::uuid and l.kind = 'probe:scenario'
           order by j.id",
     )
@@ -99,29 +99,29 @@ pub async fn assert_books_balance(db: &PgPool) {
           cross join lateral (
              select 'pending' as state, l.pending as counted,
                     count(*) filter (where j.state = 'pending' and l.is_open) as rows
-               from job j where j.lane_id = l.id
+               from current_job j where j.lane_id = l.id
              union all
-             select 'active', l.active, count(*) filter (where j.state = 'active') from job j where j.lane_id = l.id
+             select 'active', l.active, count(*) filter (where j.state = 'active') from current_job j where j.lane_id = l.id
              union all
-             select 'completed', l.completed, count(*) filter (where j.state = 'completed') from job j where j.lane_id = l.id
+             select 'completed', l.completed, count(*) filter (where j.state = 'completed') from current_job j where j.lane_id = l.id
              union all
-             select 'failed', l.failed, count(*) filter (where j.state = 'failed') from job j where j.lane_id = l.id
+             select 'failed', l.failed, count(*) filter (where j.state = 'failed') from current_job j where j.lane_id = l.id
              union all
              select 'cancelled', l.cancelled,
                     count(*) filter (where j.state = 'cancelled' or j.state = 'pending' and not l.is_open)
-               from job j where j.lane_id = l.id
+               from current_job j where j.lane_id = l.id
           ) as s
           where s.counted <> s.rows
          union all
          select j.id, format('job %s: %s claims, %s attempts', j.id, j.claims, count(a.number))
-           from job j left join attempt a on a.job_id = j.id
+           from current_job j left join attempt a on a.job_id = j.id
           where j.state <> 'active'
-          group by j.id having count(a.number) <> j.claims or coalesce(max(a.number), 0) <> j.claims
+          group by j.id, j.claims having count(a.number) <> j.claims or coalesce(max(a.number), 0) <> j.claims
          union all
          select j.id, format('job %s is %s with %s transcripts', j.id, j.state, count(t.job_id))
-           from job j join lane l on l.id = j.lane_id left join transcript t on t.job_id = j.id
+           from current_job j join lane l on l.id = j.lane_id left join transcript t on t.job_id = j.id
           where l.kind = 'probe:scenario'
-          group by j.id having count(t.job_id) <> (j.state = 'completed')::int
+          group by j.id, j.state having count(t.job_id) <> (j.state = 'completed')::int
          union all
          select l.id, format('lane_error of lane %s: %s counted, %s failed', l.id,
                              coalesce((select sum(e.failed) from lane_error e where e.lane_id = l.id), 0), l.failed)

@@ -60,12 +60,13 @@ const TABLES: [&str; 36] = [
     "waiting_job",
 ];
 
-const VIEWS: [&str; 12] = [
+const VIEWS: [&str; 13] = [
     "active_job",
     "any_attempt",
     "any_job",
     "any_transcript",
     "attempt",
+    "current_job",
     "v_archive_statistics",
     "v_dlq_dashboard",
     "v_dlq_investigation_queue",

@@ -32,10 +32,11 @@ async fn database_down() {
     operator.follow(async |act| panic!("{act}?")).await;
     let state = cluster.until_status(&run, "COMPLETED").await;
     assert_eq!(state["progress"]["completed"], 4);
-    let claims: i64 = sqlx::query_scalar("select sum(claims)::bigint from job where scenario_id is not null")
-        .fetch_one(&cluster.db)
-        .await
-        .unwrap();
+    let claims: i64 =
+        sqlx::query_scalar("select sum(claims)::bigint from current_job where scenario_id is not null")
+            .fetch_one(&cluster.db)
+            .await
+            .unwrap();
     assert_eq!(claims, 4, "no job was run twice");
     operator.finds_all_well().await;
     cluster.db.close().await;

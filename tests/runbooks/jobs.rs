@@ -63,8 +63,12 @@ async fn provider_down() {
     let unknown = cluster.run(&cluster.definition(2).await, &["mock/echo?trouble=auth"], json!({})).await;
     cluster.until_status(&unknown, "COMPLETED").await;
     let run = cluster.run(&cluster.definition(4).await, &["mock/echo?trouble=down"], json!({})).await;
-    until_sql(&cluster.db, "tried", "select count(*) = 4 from job where state = 'pending' and failures > 0")
-        .await;
+    until_sql(
+        &cluster.db,
+        "tried",
+        "select count(*) = 4 from current_job where state = 'pending' and failures > 0",
+    )
+    .await;
 
     let mut operator = Operator::at("provider-down.md", &cluster.url, cluster.address).await;
     operator.is_told("RUN", &run).await;

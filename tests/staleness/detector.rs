@@ -22,11 +22,7 @@ async fn claim(cluster: &Cluster, detector: &Detector, n: u32, minutes: i32) {
     let slots = [(JobKind::ProbeScenario, n)];
     let claims = detector.store.claim_jobs(detector.node, &slots).await.unwrap().claims;
     assert_eq!(claims.len(), n as usize);
-    sql(
-        cluster,
-        &format!("update job set claimed_at = claimed_at - interval '{minutes} min' where state = 'active'"),
-    )
-    .await;
+    sql(cluster, &format!("update claim set claimed_at = claimed_at - interval '{minutes} min'")).await;
 }
 
 async fn run(cluster: &Cluster, n: usize, lifecycle: Value) -> String {
@@ -50,7 +46,7 @@ async fn what_waits_is_warned_about_at_80_percent_and_reported_at_100_once_each(
     assert_eq!(said(&detector.waiting(9).await.unwrap()), [("waiting", "stale", "REPORT", 5)]);
     assert_eq!(detector.waiting(9).await.unwrap(), []);
     let all: Vec<i64> =
-        sqlx::query_scalar("select id from job order by id").fetch_all(&cluster.db).await.unwrap();
+        sqlx::query_scalar("select id from current_job order by id").fetch_all(&cluster.db).await.unwrap();
     assert_eq!(audited(&cluster, "staleness.warn").await, all);
     assert_eq!(audited(&cluster, "staleness.report").await, all);
     assert_eq!(
@@ -67,8 +63,11 @@ async fn what_is_stale_when_it_is_first_seen_is_not_warned_about_besides() {
     let detector = Detector::begin(&cluster).await;
     run(&cluster, 3, json!({})).await;
     age_waiting(&cluster, 61).await;
-    sql(&cluster, "update job set run_at = run_at + interval '10 min' where id = (select max(id) from job)")
-        .await;
+    sql(
+        &cluster,
+        "update job set run_at = run_at + interval '10 min' where id = (select max(id) from current_job)",
+    )
+    .await;
     assert_eq!(
         said(&detector.waiting(100).await.unwrap()),
         [("waiting", "stale", "REPORT", 2), ("waiting", "warning", "REPORT", 1)]
@@ -141,19 +140,19 @@ async fn a_job_that_waits_for_its_next_attempt_becomes_due_by_requeue_and_nothin
         &cluster,
         "select end_attempts(node_id, array[id], array[claims], array['throttled']::attempt_outcome[], array[7200000],
                 array['rate_limit'], array['slow down'], array[true], array[null::text], array[null::jsonb],
-                array[null::jsonb], array[false], array[false]) from job where state = 'active'",
+                array[null::jsonb], array[false], array[false]) from current_job where state = 'active'",
     )
     .await;
     assert_eq!(detector.waiting(9).await.unwrap(), []);
     sql(
         &cluster,
-        "update job set waits_since = waits_since - interval '6 min' where id = (select min(id) from job)",
+        "update job set waits_since = waits_since - interval '6 min' where id = (select min(id) from current_job)",
     )
     .await;
     let before = jobs(&cluster.db, &run).await;
     assert_eq!(said(&detector.waiting(9).await.unwrap()), [("waiting_for_retry", "stale", "REQUEUE", 1)]);
     assert_eq!(detector.waiting(9).await.unwrap(), []);
-    let due = "select count(*) from job where state = 'pending' and run_at <= clock_timestamp()";
+    let due = "select count(*) from current_job where state = 'pending' and run_at <= clock_timestamp()";
     assert_eq!(number(&cluster, due).await, 1);
     assert_eq!(audited(&cluster, "staleness.requeue").await, [before[0].id]);
     let after = jobs(&cluster.db, &run).await;
@@ -167,7 +166,7 @@ async fn a_requeue_never_moves_a_job_that_is_due_behind_others() {
     let detector = Detector::begin(&cluster).await;
     run(&cluster, 3, json!({ "maxWaitingForDependenciesMinutes": 5, "stalenessAction": "REQUEUE" })).await;
     age_waiting(&cluster, 6).await;
-    let places = "select jsonb_agg(run_at order by id)::text from job";
+    let places = "select jsonb_agg(run_at order by id)::text from current_job";
     let before: String = sqlx::query_scalar(places).fetch_one(&cluster.db).await.unwrap();
     assert_eq!(said(&detector.waiting(9).await.unwrap()), [("waiting", "stale", "REPORT", 3)]);
     let after: String = sqlx::query_scalar(places).fetch_one(&cluster.db).await.unwrap();
@@ -182,10 +181,10 @@ async fn what_is_in_process_is_warned_about_and_reported_once_an_epoch() {
     run(&cluster, 2, json!({})).await;
     claim(&cluster, &detector, 2, 23).await;
     assert_eq!(detector.active().await.unwrap(), []);
-    sql(&cluster, "update job set claimed_at = claimed_at - interval '2 min'").await;
+    sql(&cluster, "update claim set claimed_at = claimed_at - interval '2 min'").await;
     assert_eq!(said(&detector.active().await.unwrap()), [("in_process", "warning", "REPORT", 2)]);
     assert_eq!(detector.active().await.unwrap(), []);
-    sql(&cluster, "update job set claimed_at = claimed_at - interval '6 min'").await;
+    sql(&cluster, "update claim set claimed_at = claimed_at - interval '6 min'").await;
     assert_eq!(said(&detector.active().await.unwrap()), [("in_process", "stale", "REPORT", 2)]);
     assert_eq!(detector.active().await.unwrap(), []);
     assert_eq!(number(&cluster, "select sum(active)::bigint from lane").await, 2, "a report changes nothing");
@@ -273,7 +272,8 @@ async fn what_a_deposed_leader_does_changes_nothing() {
     sql(&cluster, "select pg_terminate_backend(backend_pid, 5000) from leadership where duty = 'staleness'")
         .await;
     let leader = Detector::begin(&cluster).await;
-    let everything = "select concat((select jsonb_agg(j) from job j), (select jsonb_agg(l) from lane l),
+    let everything =
+        "select concat((select jsonb_agg(j) from current_job j), (select jsonb_agg(l) from lane l),
         (select jsonb_agg(a) from audit a), (select jsonb_agg(m) from staleness_mark m),
         (select jsonb_agg(n) from staleness_notice n), (select jsonb_agg(r) from run r))";
     let before: String = sqlx::query_scalar(everything).fetch_one(&cluster.db).await.unwrap();
@@ -303,7 +303,8 @@ async fn what_waits_for_too_long_becomes_a_dead_letter_where_a_policy_says_so() 
     let lifecycle = json!({ "maxWaitingForDependenciesMinutes": 5, "stalenessAction": "DLQ" });
     let run = run(&cluster, 4, lifecycle).await;
     age_waiting(&cluster, 6).await;
-    sql(&cluster, "update job set run_at = clock_timestamp() where id = (select max(id) from job)").await;
+    sql(&cluster, "update job set run_at = clock_timestamp() where id = (select max(id) from current_job)")
+        .await;
     assert_eq!(said(&detector.waiting(2).await.unwrap()), [("waiting", "stale", "DLQ", 2)]);
     assert_eq!(said(&detector.waiting(2).await.unwrap()), [("waiting", "stale", "DLQ", 1)]);
     assert_eq!(detector.waiting(2).await.unwrap(), []);

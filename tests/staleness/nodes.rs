@@ -41,7 +41,7 @@ async fn each_job_is_reported_exactly_once_by_two_nodes_whose_leaders_are_killed
         nodes.push(Node::start(&cluster, "work", &settings));
     }
     let all: Vec<i64> = sqlx::query_scalar(
-        "select j.id from job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario' order by j.id",
+        "select j.id from current_job j join lane l on l.id = j.lane_id where l.kind = 'probe:scenario' order by j.id",
     )
     .fetch_all(&cluster.db)
     .await

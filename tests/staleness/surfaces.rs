@@ -21,7 +21,7 @@ async fn waiting(cluster: &Cluster) -> String {
     sql(
         cluster,
         "update job set run_at = run_at - interval '2 h' where lane_id = (select min(id) from lane);
-         update job set run_at = run_at - interval '50 min' where id = (select max(id) from job)",
+         update job set run_at = run_at - interval '50 min' where id = (select max(id) from current_job)",
     )
     .await;
     run

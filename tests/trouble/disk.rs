@@ -48,9 +48,10 @@ async fn a_full_disk_refuses_runs_keeps_claims_and_is_got_over_without_a_restart
     let message = refused.body["errors"][0]["message"].as_str().unwrap();
     assert!(message.starts_with("The database's disk is full, so nothing new can be stored"), "{message}");
     assert!(refused.headers.contains_key("retry-after"));
-    for (table, rows) in
-        [("select count(*) from run", 1), ("select count(*) from job where scenario_id is not null", 4)]
-    {
+    for (table, rows) in [
+        ("select count(*) from run", 1),
+        ("select count(*) from current_job where scenario_id is not null", 4),
+    ] {
         assert_eq!(number(&cluster.db, table).await, rows, "nothing half stored: {table}");
     }
     cluster.user("{ queueStatus { totalPending } }", json!({})).await.data();
@@ -58,7 +59,11 @@ async fn a_full_disk_refuses_runs_keeps_claims_and_is_got_over_without_a_restart
 
     let state = cluster.until_status(&run, "COMPLETED").await;
     assert_eq!(state["progress"]["completed"], 4);
-    assert_eq!(number(&cluster.db, "select max(claims)::bigint from job").await, 1, "no claim was given up");
+    assert_eq!(
+        number(&cluster.db, "select max(claims)::bigint from current_job").await,
+        1,
+        "no claim was given up"
+    );
     let again = cluster.run(&small, &["mock/echo"], json!({})).await;
     cluster.until_status(&again, "COMPLETED").await;
     assert_exact(&cluster.db).await;

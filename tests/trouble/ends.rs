@@ -26,8 +26,7 @@ async fn completes_once_behind(work: &'static str) -> (Cluster, Proxy) {
             runs += 1;
         }
     }
-    let probes =
-        "select count(*) from attempt a join job j on j.id = a.job_id where j.scenario_id is not null";
+    let probes = "select count(*) from attempt a join current_job j on j.id = a.job_id where j.scenario_id is not null";
     assert_eq!(number(&cluster.db, probes).await, runs * 24, "no claim was lost, none was made twice");
     assert_eq!(number(&cluster.db, "select count(*) from attempt where outcome <> 'completed'").await, 0);
     assert_exact(&cluster.db).await;
@@ -53,7 +52,7 @@ async fn what_ends_while_unknown_claims_are_looked_for_is_not_run_again() {
     let claimed = "runlane_jobs_claimed_total{kind=\"probe:scenario\"";
     let probes = number(
         &cluster.db,
-        "select count(*) from attempt where job_id in (select id from job where scenario_id is not null)",
+        "select count(*) from attempt where job_id in (select id from current_job where scenario_id is not null)",
     )
     .await;
     assert_eq!(metric(&cluster, claimed).await, probes as f64);
@@ -81,7 +80,7 @@ async fn a_node_that_stops_gives_back_what_it_has_claimed_without_knowing() {
     let db = cluster.db.clone();
     cluster.stop().await;
     assert!(struck.count() > 0);
-    assert_eq!(number(&db, "select count(*) from job where state = 'active'").await, 0);
+    assert_eq!(number(&db, "select count(*) from current_job where state = 'active'").await, 0);
     assert_eq!(number(&db, "select count(*) from attempt where outcome = 'released'").await, 3);
     assert_eq!(number(&db, "select count(*) from node").await, 0, "it has signed off");
     assert_exact(&db).await;
@@ -115,7 +114,7 @@ async fn a_lost_answer_to_a_renewal_costs_no_lease() {
     }
     assert_eq!(number(&cluster.db, registered).await, 1, "it is the same node still");
     assert_eq!(
-        number(&cluster.db, "select count(*) from job where state = 'active' and claims = 1").await,
+        number(&cluster.db, "select count(*) from current_job where state = 'active' and claims = 1").await,
         1
     );
     cluster.stop().await;
@@ -151,7 +150,7 @@ async fn a_rescue_whose_answer_is_lost_happens_once() {
     unheard.struck(1).await;
     cluster.until_status(&run, "COMPLETED").await;
     proxy.calm();
-    assert_eq!(number(&cluster.db, "select coalesce(sum(losses), 0) from job").await, claimed);
+    assert_eq!(number(&cluster.db, "select coalesce(sum(losses), 0) from current_job").await, claimed);
     assert_eq!(number(&cluster.db, "select count(*) from attempt where outcome = 'lost'").await, claimed);
     assert_exact(&cluster.db).await;
     cluster.stop().await;

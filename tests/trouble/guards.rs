@@ -34,7 +34,7 @@ async fn a_user_has_no_more_jobs_waiting_than_allowed_though_asked_for_at_once()
     }
     assert_eq!(number(&cluster.db, "select count(*) from run").await, 2);
     assert_eq!(number(&cluster.db, "select count(*) from lane").await, 2);
-    assert_eq!(number(&cluster.db, "select count(*) from job").await, 8);
+    assert_eq!(number(&cluster.db, "select count(*) from current_job").await, 8);
     // What exists is still found by its key, and another user has a limit of his own.
     assert_eq!(start(&cluster, "ada", &definition, key).await.data(), first.data());
     start(&cluster, "bob", &definition, json!({})).await.data();
@@ -106,7 +106,7 @@ async fn a_result_that_is_too_large_fails_its_own_job_and_no_other() {
     );
     let (code, message, tries, usage): (String, String, i32, Option<Value>) = sqlx::query_as(
         "select j.error_code, j.error_message, j.claims, a.usage
-           from job j join attempt a on a.job_id = j.id and a.number = j.claims
+           from current_job j join attempt a on a.job_id = j.id and a.number = j.claims
           where j.state = 'failed' and j.scenario_id is not null",
     )
     .fetch_one(&cluster.db)

@@ -196,7 +196,7 @@ async fn a_node_stops_though_its_database_is_gone() {
     proxy.harm_all(Harm::Cut);
     let db = cluster.db.clone();
     timeout(Duration::from_secs(60), cluster.stop()).await.expect("it stops");
-    let left = "select count(*) from job where state = 'active' and claims = 1";
+    let left = "select count(*) from current_job where state = 'active' and claims = 1";
     assert_eq!(number(&db, left).await, 2, "they are their lease's to give back");
 }
 

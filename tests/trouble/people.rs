@@ -133,7 +133,8 @@ async fn a_retry_makes_one_epoch() {
         let state = cluster.until_status(run, "COMPLETED").await;
         assert_eq!(state["progress"]["failed"], 3);
     }
-    let epochs = "select count(*) from job where scenario_id is not null and (epoch <> 1 or claims <> 2)";
+    let epochs =
+        "select count(*) from current_job where scenario_id is not null and (epoch <> 1 or claims <> 2)";
     assert_eq!(number(&cluster.db, epochs).await, 0);
     assert_eq!(recorded(&cluster, "run.running").await, EACH);
     assert_exact(&cluster.db).await;

@@ -40,7 +40,7 @@ const VIOLATIONS: [(&str, &str); 4] = [
                    count(*) filter (where state = 'completed') as completed,
                    count(*) filter (where state = 'failed') as failed,
                    count(*) filter (where state = 'cancelled') as cancelled
-              from job j where j.lane_id = l.id
+              from current_job j where j.lane_id = l.id
           ) as s
           where l.is_settled
             and (l.total, l.pending, l.active, l.completed, l.failed, l.cancelled)
@@ -48,7 +48,7 @@ const VIOLATIONS: [(&str, &str); 4] = [
     ),
     (
         "a job's attempts are not 1 to n",
-        "select j.id::text from job j
+        "select j.id::text from current_job j
            left join attempt a on a.job_id = j.id
           group by j.id, j.claims, j.state
          having count(a.number) <> j.claims - (j.state = 'active')::int
@@ -56,14 +56,14 @@ const VIOLATIONS: [(&str, &str); 4] = [
     ),
     (
         "a completed probe has no transcript, or another one has",
-        "select j.id::text from job j
+        "select j.id::text from current_job j
            join lane l on l.id = j.lane_id and l.kind = 'probe:scenario'
            left join transcript t on t.job_id = j.id
           where (j.state = 'completed') <> (t.job_id is not null)",
     ),
     (
         "a job has completed more than once in an epoch",
-        "select a.job_id::text from attempt a join job j on j.id = a.job_id
+        "select a.job_id::text from attempt a join current_job j on j.id = a.job_id
           where a.outcome = 'completed' and a.number > j.epoch_claims
           group by a.job_id having count(*) > 1",
     ),

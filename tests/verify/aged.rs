@@ -81,7 +81,7 @@ async fn paused_then_cancelled(direct: &Direct, node: Uuid, definition: Uuid) {
     finish(direct, node, claims[0], PROBE, AttemptOutcome::Retried).await;
     direct.force(run, RunChange::Resume).await;
     let waiting: i64 = sqlx::query_scalar(
-        "select max(j.id) from job j join lane l on l.id = j.lane_id where l.run_id = $1 and j.state = 'pending'",
+        "select max(j.id) from current_job j join lane l on l.id = j.lane_id where l.run_id = $1 and j.state = 'pending'",
     )
     .bind(run)
     .fetch_one(&direct.db)
@@ -111,7 +111,7 @@ async fn a_database_that_has_seen_everything_is_clean() {
     let runs: Vec<Uuid> = sqlx::query_scalar("select id from run").fetch_all(&direct.db).await.unwrap();
     assert_eq!(direct.violations(false, &runs).await, []);
     let missing: Vec<String> = sqlx::query_scalar(
-        "select s::text from unnest(enum_range(null::job_state)) s where s not in (select state from job)
+        "select s::text from unnest(enum_range(null::job_state)) s where s not in (select state from current_job)
          union all
          select o::text from unnest(enum_range(null::attempt_outcome)) o where o not in (select outcome from attempt)
          union all
@@ -127,7 +127,7 @@ async fn a_database_that_has_seen_everything_is_clean() {
 async fn what_waits_or_runs_is_a_violation_only_at_rest() {
     let direct = Direct::on(&aged_database().await).await;
     let (jobs, runs): (i64, i64) = sqlx::query_as(
-        "select (select count(*) from job j join lane l on l.id = j.lane_id
+        "select (select count(*) from current_job j join lane l on l.id = j.lane_id
                   where j.state = 'active' or j.state = 'pending' and l.is_open),
                 (select count(*) from run where completed_at is null)",
     )

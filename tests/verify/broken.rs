@@ -44,20 +44,20 @@ broken! {
         => [("run_incomplete", 1)];
     lanes_of_different_sizes:
         "insert into job (lane_id, scenario_id, sample, run_at)
-         select j.lane_id, j.scenario_id, 1, now() from job j where j.id = (select max(id) from job);
+         select j.lane_id, j.scenario_id, 1, now() from current_job j where j.id = (select max(id) from current_job);
          update lane set pending = pending + 1, total = total + 1 where id = (select max(id) from lane)"
         => [("run_incomplete", 1)];
     an_epoch_without_the_failure_before_it:
-        "update job set epoch = 2 where id = (select min(id) from job where epoch = 1)"
+        "update job set epoch = 2 where id = (select min(id) from current_job where epoch = 1)"
         => [("terminal_attempts", 1)];
     a_failure_on_record_of_a_job_that_waits:
         "update past_attempt set outcome = 'failed' where (job_id, number) in (
-            select j.id, j.claims from job j where j.state = 'pending' and j.claims = 1 and j.failures = 1
+            select j.id, j.claims from current_job j where j.state = 'pending' and j.claims = 1 and j.failures = 1
              order by j.id desc limit 1)"
         => [("terminal_attempts", 1), ("attempt_path", 1)];
     a_job_that_completed_twice:
         "update past_attempt set outcome = 'completed', error_code = null where (job_id, number) in (
-            select a.job_id, a.number from attempt a join job j on j.id = a.job_id
+            select a.job_id, a.number from attempt a join current_job j on j.id = a.job_id
              where j.state = 'completed' and a.outcome = 'throttled');
          update job j set throttles = 0 where j.throttles > 0"
         => [("terminal_attempts", 1), ("attempt_path", 1)];
@@ -69,20 +69,20 @@ broken! {
                                   error_message, fingerprint, original_state, snapshot, attempts)
          select j.id, 0, d.lane_id, d.run_id, d.definition_id, d.owner, d.kind, d.model, d.reason, d.error_code,
                 d.error_message, d.fingerprint, 'active', '{}', '[]'
-           from dead_letter d cross join job j
-          where d.id = (select max(id) from dead_letter) and j.id = (select max(id) from job)"
+           from dead_letter d cross join current_job j
+          where d.id = (select max(id) from dead_letter) and j.id = (select max(id) from current_job)"
         => [("dead_letters", 1)];
     a_job_that_was_given_up_and_waits:
-        "update dead_letter set original_state = 'pending' where job_id = (select id from job where losses_alone = 3)"
+        "update dead_letter set original_state = 'pending' where job_id = (select id from current_job where losses_alone = 3)"
         => [("terminal_attempts", 1)];
     a_claim_without_an_attempt:
-        "update job set claims = claims + 1 where id = (select max(id) from job where state = 'pending' and claims = 1)"
+        "update job set claims = claims + 1 where id = (select max(id) from current_job where state = 'pending' and claims = 1)"
         => [("attempt_numbers", 1)];
     a_gap_in_the_numbers:
-        "update past_attempt set number = 4 where (job_id, number) in (select id, 3 from job where losses_alone = 3)"
+        "update past_attempt set number = 4 where (job_id, number) in (select id, 3 from current_job where losses_alone = 3)"
         => [("attempt_numbers", 1)];
     an_epoch_that_begins_after_claims_that_never_were:
-        "update job set epoch_claims = 1 where id = (select max(id) from job where claims = 0)"
+        "update job set epoch_claims = 1 where id = (select max(id) from current_job where claims = 0)"
         => [("attempt_path", 1)];
     a_run_that_went_where_none_goes:
         "select record_act('run.pending', 'run', r.id::text, r.id, '{\"status\": \"RUNNING\"}', '{\"status\": \"PENDING\"}'),
@@ -119,18 +119,18 @@ broken! {
          update run set status = 'PENDING', started_at = null where status = 'RUNNING'"
         => [("run_status", 1), ("run_path", 1)];
     a_throttle_that_nobody_recorded:
-        "update job set throttles = throttles + 1 where id = (select max(id) from job)"
+        "update job set throttles = throttles + 1 where id = (select max(id) from current_job)"
         => [("job_counters", 1)];
     a_failure_that_was_counted_as_a_loss:
         "update job set failures = failures - 1, losses = losses + 1
-          where id = (select max(id) from job where state = 'pending' and failures = 1)"
+          where id = (select max(id) from current_job where state = 'pending' and failures = 1)"
         => [("job_counters", 1)];
     a_transcript_of_another_attempt:
         "update transcript set created_at = created_at - interval '1 second' where job_id = (select min(job_id) from transcript)"
         => [("transcript_current", 1)];
     a_transcript_of_a_job_that_waits:
         "insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
-         select id, lane_id, scenario_id, '[]', '{}', 1, now() from job where id = (select max(id) from job)"
+         select id, lane_id, scenario_id, '[]', '{}', 1, now() from current_job where id = (select max(id) from current_job)"
         => [("transcript_current", 1)];
     an_analysis_of_another_time:
         "update analysis set computed_at = computed_at - interval '1 second'
@@ -162,12 +162,12 @@ broken! {
         => [("active_without_node", 2)];
     a_claim_while_the_queue_is_paused:
         "update queue_state set is_paused = true, paused_by = 'root',
-                paused_at = (select max(claimed_at) - interval '1 microsecond' from job where state = 'active')"
+                paused_at = (select max(claimed_at) - interval '1 microsecond' from current_job where state = 'active')"
         => [("claim_while_queue_paused", 2)];
     a_claim_while_the_queue_was_paused:
         "insert into audit (at, actor, action, subject_kind, subject_id)
          select c.at + s.shift, 'root', s.action, 'queue', 'queue'
-           from (select max(claimed_at) as at from job where state = 'active') as c
+           from (select max(claimed_at) as at from current_job where state = 'active') as c
           cross join (values (1, '-2 microseconds'::interval, 'pauseQueue'), (2, '-1 microsecond', 'pauseQueue'),
                              (3, '1 microsecond', 'resumeQueue')) as s (n, shift, action)
           order by s.n"
@@ -188,9 +188,9 @@ broken! {
         "update lane set closed_at = closed_at - interval '1 hour' where not is_open"
         => [("claim_in_closed_lane", 2)];
     a_claim_in_a_held_lane:
-        "update lane set held_at = (select min(claimed_at) from job where state = 'active') - interval '1 microsecond',
+        "update lane set held_at = (select min(claimed_at) from current_job where state = 'active') - interval '1 microsecond',
                          hold_reason = 'test', hold_fingerprint = 'test'
-          where id = (select lane_id from job where state = 'active' order by claimed_at limit 1)"
+          where id = (select lane_id from current_job where state = 'active' order by claimed_at limit 1)"
         => [("claim_in_held_lane", 2)];
     rows_that_were_to_be_rewritten_and_were_forgotten:
         "update lane set is_settled = true where not is_settled"
@@ -199,33 +199,42 @@ broken! {
         "delete from waiting_job where job_id = (select min(job_id) from waiting_job)"
         => [("job_found", 1)];
     a_fresh_job_that_no_claim_would_find:
-        "update lane l set fresh_after = j.id
-           from (select lane_id, min(id) as id from job where is_fresh group by lane_id order by 1 limit 1) as j
+        "update lane l set fresh_until = j.id - 1
+           from (select lane_id, max(id) as id from job where is_fresh group by lane_id order by 1 limit 1) as j
           where j.lane_id = l.id"
         => [("job_found", 1)];
     fresh_jobs_that_are_not_counted:
-        "update lane set fresh = fresh - 1 where id = (select lane_id from job where is_fresh order by id limit 1)"
+        "update lane set fresh = fresh - 1 where id = (select id from lane where fresh > 0 order by id limit 1)"
         => [("job_found", 1)];
     a_job_that_is_to_be_claimed_and_does_not_wait:
         "insert into waiting_job (lane_id, job_id, run_at)
-         select lane_id, id, run_at from job where state = 'completed' order by id limit 1"
+         select lane_id, id, run_at from current_job where state = 'completed' order by id limit 1"
         => [("job_found", 1)];
     a_failed_job_that_no_list_would_show:
         "delete from ended_job where job_id = (select min(job_id) from ended_job where state = 'failed')"
         => [("job_found", 1)];
     an_active_job_that_nobody_would_find:
-        "delete from claim where id = (select min(claim_id) from job where state = 'active')"
+        "select set_config('runlane.follow', 'off', true);
+         update job j set is_fresh = false, state = 'active', claims = 1, node_id = a.node_id, claimed_at = a.claimed_at
+           from active_job a where a.id = j.id and a.id = (select min(id) from active_job)"
         => [("job_found", 1)];
+    jobs_that_were_taken_by_nobody:
+        "delete from claim"
+        => [("active_without_node", 2), ("job_found", 2)];
+    jobs_that_were_taken_twice:
+        "insert into claim (node_id, claimed_at, jobs, lanes, unended)
+         select node_id, claimed_at, jobs, lanes, unended from claim"
+        => [("job_found", 2)];
     an_attempt_without_a_job:
         "insert into past_attempt (job_id, number, node_id, started_at, ended_at, outcome)
          values (999999, 1, gen_random_uuid(), now(), now(), 'released')"
         => [("rows_dangling", 1)];
     a_job_of_an_unknown_scenario:
-        "update job set scenario_id = 999999 where id = (select max(id) from job)"
+        "update job set scenario_id = 999999 where id = (select max(id) from current_job)"
         => [("rows_dangling", 1)];
     a_transcript_without_a_job:
         "insert into transcript (job_id, lane_id, scenario_id, turns, usage, latency_ms, created_at)
-         select 999999, max(lane_id), 1, '[]', '{}', 1, now() from job"
+         select 999999, max(lane_id), 1, '[]', '{}', 1, now() from current_job"
         => [("rows_dangling", 1)];
     an_analysis_without_its_job:
         "update analysis set job_id = 999999 where job_id = (select min(job_id) from analysis)"

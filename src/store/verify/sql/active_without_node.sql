@@ -4,7 +4,7 @@
 select format('job %s', j.id) as "subject!",
        case when n.id is null then format('is active on node %s, which is not registered', j.node_id)
             else format('is active on node %s, whose lease ran out at %s', n.id, n.lease_until) end as "detail!"
-  from job j
+  from current_job j
   left join node n on n.id = j.node_id
  where j.state = 'active'
    and (n.id is null

@@ -2,7 +2,7 @@
 with span as (
     select a.job_id, a.number, a.started_at, a.ended_at from any_attempt a
     union all
-    select j.id, j.claims, j.claimed_at, null from job j where j.state = 'active'
+    select j.id, j.claims, j.claimed_at, null from current_job j where j.state = 'active'
 ), pair as (
     select s.*, lag(s.number) over w as before, lag(s.ended_at) over w as before_ended_at
       from span s

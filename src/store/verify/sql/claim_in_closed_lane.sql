@@ -4,5 +4,5 @@ select format('job %s', c.job_id) as "subject!",
   from lane l
   join (select j.lane_id, a.job_id, a.number, a.started_at from any_attempt a join any_job j on j.id = a.job_id
         union all
-        select j.lane_id, j.id, j.claims, j.claimed_at from job j where j.state = 'active') as c on c.lane_id = l.id
+        select j.lane_id, j.id, j.claims, j.claimed_at from current_job j where j.state = 'active') as c on c.lane_id = l.id
  where not l.is_open and c.started_at > l.closed_at

@@ -19,5 +19,5 @@ select distinct format('job %s', c.job_id) as "subject!",
   from pause p
   join (select a.job_id, a.number, a.started_at from any_attempt a
         union all
-        select j.id, j.claims, j.claimed_at from job j where j.state = 'active') as c
+        select j.id, j.claims, j.claimed_at from current_job j where j.state = 'active') as c
     on c.started_at > p.at and c.started_at < p.until

@@ -15,6 +15,6 @@ select distinct format('job %s', c.job_id) as "subject!",
   join (select l.run_id, a.job_id, a.number, a.started_at
           from any_attempt a join any_job j on j.id = a.job_id join lane l on l.id = j.lane_id
         union all
-        select l.run_id, j.id, j.claims, j.claimed_at from job j join lane l on l.id = j.lane_id
+        select l.run_id, j.id, j.claims, j.claimed_at from current_job j join lane l on l.id = j.lane_id
          where j.state = 'active') as c
     on c.run_id = p.run_id and c.started_at > p.at and c.started_at < p.until

@@ -1,6 +1,6 @@
 -- Jobs are found beside their table: each that waits in waiting_job with its times, or among the fresh ones of its lane
 -- while nothing has happened to it; each that failed or was cancelled in ended_job; each that is active in what it was
--- claimed with. Nothing else stands there.
+-- claimed with, and one of which nothing was written since in exactly one claim. Nothing else stands there.
 select format('job %s', coalesce(j.id, w.job_id)) as "subject!",
        case when w.job_id is null then 'waits, but no claim would find it'
             when j.id is null then 'is to be claimed, but does not wait'
@@ -13,11 +13,18 @@ select format('job %s', coalesce(j.id, w.job_id)) as "subject!",
 union all
 select format('job %s', j.id), 'is fresh, but no claim would find it'
   from job j join lane l on l.id = j.lane_id
- where j.is_fresh and not (j.id > l.fresh_after and j.id <= l.fresh_until and j.run_at = l.fresh_at)
+ where j.is_fresh and j.id > l.fresh_after and not (j.id <= l.fresh_until and j.run_at = l.fresh_at)
+union all
+select format('job %s', j.id), format('is fresh and passed over, but %s claims have it', n.claims)
+  from job j join lane l on l.id = j.lane_id
+ cross join lateral (select count(*) as claims from claim c where j.id = any (c.jobs)) as n
+ where j.is_fresh and j.id <= l.fresh_after and n.claims <> 1
 union all
 select format('lane %s', l.id), format('has %s fresh jobs, but counts %s', n.fresh, l.fresh)
   from lane l
- cross join lateral (select count(*) as fresh from job j where j.lane_id = l.id and j.is_fresh) as n
+ cross join lateral (
+    select count(*) as fresh from job j where j.lane_id = l.id and j.is_fresh and j.id > l.fresh_after
+ ) as n
  where n.fresh <> l.fresh
 union all
 select format('job %s', coalesce(j.id, e.job_id)),

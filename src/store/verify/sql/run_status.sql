@@ -30,7 +30,7 @@ select format('run %s', r.id) as "subject!", format('is %s, but %s', r.status, w
     (l.of_other_priority > 0, format('%s lanes have another priority', l.of_other_priority)),
     (l.of_other_guard > 0, format('%s lanes have another budget or guard', l.of_other_guard)),
     (l.of_other_ceiling > 0, format('%s lanes have another maxConcurrency', l.of_other_ceiling)),
-    (r.status = 'PENDING' and exists (select from lane p join job j on j.lane_id = p.id
+    (r.status = 'PENDING' and exists (select from lane p join current_job j on j.lane_id = p.id
                                        where p.run_id = r.id and p.kind = 'probe:scenario' and j.claims > 0),
      'probes were claimed')
  ) as w (is_wrong, what)
