@@ -55,7 +55,7 @@ const KEEP_DAYS_MAX: i128 = 36_500;
 
 /// Variable, default, minimum, maximum, meaning.
 const DURATIONS: [(&str, &str, &str, &str, &str); 3] = [
-    ("RUNLANE_MAINTENANCE_INTERVAL", "30s", "50ms", "1d", "How often finished business is tidied up."),
+    ("RUNLANE_MAINTENANCE_INTERVAL", "60s", "50ms", "1d", "How often finished business is tidied up."),
     (
         "RUNLANE_ARCHIVE_AFTER",
         "24h",

@@ -173,13 +173,13 @@ numbers! {
     /// Bytes of results that are written in one transaction at most, unless a single result is larger.
     completion_batch_max_bytes: usize = 67_108_864 in 1_024..=268_435_456, "RUNLANE_COMPLETION_BATCH_MAX_BYTES";
     /// A node is taken for dead when its lease is not renewed for this long.
-    lease_ms: u64 = 6_000 in 300..=600_000, "RUNLANE_LEASE_MS";
+    lease_ms: u64 = 7_500 in 300..=600_000, "RUNLANE_LEASE_MS";
     /// How often a node renews its lease; at most a third of the lease.
-    lease_renewal_ms: u64 = 2_000 in 100..=200_000, "RUNLANE_LEASE_RENEWAL_MS";
+    lease_renewal_ms: u64 = 2_500 in 100..=200_000, "RUNLANE_LEASE_RENEWAL_MS";
     /// How often an idle node looks for work when no notification comes.
     poll_interval_ms: u64 = 5_000 in 10..=600_000, "RUNLANE_POLL_INTERVAL_MS";
     /// How often the leader looks for what has taken too long, and another node whether there is a leader.
-    staleness_interval_ms: u64 = 30_000 in 50..=86_400_000, "RUNLANE_STALENESS_INTERVAL_MS";
+    staleness_interval_ms: u64 = 60_000 in 50..=86_400_000, "RUNLANE_STALENESS_INTERVAL_MS";
     /// Jobs that one step of that search looks at.
     staleness_batch: i32 = 1_000 in 1..=100_000, "RUNLANE_STALENESS_BATCH";
     /// From this percentage of its threshold on a job or run is warned about.

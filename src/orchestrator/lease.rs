@@ -19,6 +19,8 @@ const FIRST_TRY: u32 = 6;
 const PAUSE: u32 = 20;
 /// The longest such pause, likewise.
 const PAUSE_MAX: u32 = 2;
+/// Renewals from one regular sweep to the next.
+const SWEEP: u32 = 8;
 
 /// Renews the lease until the session is over; gives the session up when the lease is lost or about to run out.
 pub async fn keep(session: Arc<Session>) {
@@ -165,10 +167,11 @@ impl Keeper {
     }
 }
 
-/// Gives the jobs of dead nodes back to the queue until the session is over: looks for them regularly, and when the
-/// lease ends that a renewal saw to end next. A node that lives has long renewed it by then.
+/// Gives the jobs of dead nodes back to the queue until the session is over: looks for them when the lease ends that a
+/// renewal saw to end next (a node that lives has long renewed it by then; one that is over is seen by each renewal), and
+/// regularly for jobs of nodes that are not registered at all.
 pub async fn rescue(session: Arc<Session>) {
-    let mut every = interval(renewal_period(&session));
+    let mut every = interval(renewal_period(&session) * SWEEP);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_end = session.next_end.subscribe();
     loop {

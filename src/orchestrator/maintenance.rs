@@ -20,9 +20,7 @@ pub async fn tidy(session: Arc<Session>) {
 async fn tidy_once(session: Arc<Session>, term: Term) -> Result<()> {
     let store = &session.parts.store;
     while store.settle_closed_lanes(term, BATCH).await? > 0 && !session.stop_claiming.is_cancelled() {}
-    store.prune_tallies().await?;
-    store.prune_spend().await?;
     store.guard_idle_runs().await?;
-    store.refresh_model_statistics().await?;
+    store.refresh_figures().await?;
     archive::look_after(&session).await
 }

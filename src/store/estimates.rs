@@ -4,13 +4,6 @@ use super::{Result, Store};
 use crate::domain::forecast::ModelStatistic;
 use crate::domain::rate_limit::Ceilings;
 
-/// A model's statistic is drawn from the latest runs of any model, …
-const RUNS: i32 = 300;
-/// … from so many of the model's lanes among them, …
-const LANES: i32 = 10;
-/// … and from so many probes of each.
-const JOBS: i32 = 50;
-
 /// Who would run the probes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
@@ -43,17 +36,6 @@ pub struct PastRun {
 }
 
 impl Store {
-    /// Brings the statistics of models up to date.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn refresh_model_statistics(&self) -> Result<()> {
-        sqlx::query!("select refresh_model_statistics($1, $2, $3)", RUNS, LANES, JOBS)
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(())
-    }
-
     /// What is known of those of these models that have run, in no order.
     ///
     /// # Errors

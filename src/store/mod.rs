@@ -14,6 +14,7 @@ mod deletion;
 mod error;
 mod estimates;
 mod export;
+mod figures;
 mod heartbeat;
 mod history;
 mod holds;

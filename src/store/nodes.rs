@@ -228,15 +228,4 @@ impl Store {
         })
         .await
     }
-
-    /// Forgets the per-minute tallies that no reader needs any more.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn prune_tallies(&self) -> Result<u64> {
-        Ok(sqlx::query!("delete from queue_minute where minute < clock_timestamp() - interval '25 hours'")
-            .execute(&self.pool)
-            .await?
-            .rows_affected())
-    }
 }

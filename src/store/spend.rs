@@ -8,9 +8,6 @@ use super::{Result, Store};
 use crate::domain::Role;
 use crate::domain::spend::{Account, ProviderRoles, Spend};
 
-/// How long it is known what was spent on a day.
-const KEPT_DAYS: i32 = 400;
-
 impl Store {
     /// What was spent of an account in the present period.
     ///
@@ -193,19 +190,5 @@ impl Store {
             })
         })
         .await
-    }
-
-    /// Forgets what was spent too long ago.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn prune_spend(&self) -> Result<()> {
-        sqlx::query!(
-            "delete from spend_day where day < (clock_timestamp() at time zone 'UTC')::date - $1::int",
-            KEPT_DAYS
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
     }
 }
