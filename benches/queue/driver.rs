@@ -1,6 +1,7 @@
 //! A node without Python: the orchestrator's calls in its order, where every job completes at once.
 //!
-//! As in the orchestrator, one task claims and reads what it has claimed, another puts the ends on record.
+//! As in the orchestrator, one task claims and reads what it has claimed, and another connection puts the ends on record, or
+//! two do where they are many at once.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
 use runlane::store::{Contexts, NewNode, PoolSettings, Store, connect};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -30,6 +31,9 @@ pub enum Answer {
 
 const ECHO: &str = r#"[{"n":1,"label":"prompt","prompt":"How would you rate value 7 with value 3?","response":"How would you rate value 7 with value 3?","finishReason":"stop","usage":{"input":10,"output":10,"cacheRead":0,"cacheWrite":0,"reasoning":0},"latencyMs":0}]"#;
 const ECHO_USAGE: &str = r#"{"input":10,"output":10,"cacheRead":0,"cacheWrite":0,"reasoning":0}"#;
+
+/// From so many ends on a node begins to write them before the last are written: half of `RUNLANE_COMPLETION_BATCH_MAX`.
+const MANY: u32 = 250;
 
 /// A registered node.
 pub struct Driver {
@@ -110,12 +114,17 @@ impl Driver {
     /// Claims and completes until nothing waits; with `enough`, until that is cancelled.
     pub async fn run(self, answer: Answer, enough: Option<CancellationToken>) -> anyhow::Result<Tally> {
         let (sender, receiver) = mpsc::channel(1);
-        let claimer = self.claim(sender, enough);
-        let writer = self.write(receiver, answer);
-        let (claimed, written) = tokio::join!(claimer, writer);
-        let (claimed, written) = (claimed?, written?);
+        let receiver = Mutex::new(receiver);
+        let second = async {
+            if self.batch < MANY {
+                return Ok(Tally::default());
+            }
+            self.write(&receiver, answer).await
+        };
+        let (claimed, first, second) =
+            tokio::try_join!(self.claim(sender, enough), self.write(&receiver, answer), second)?;
         self.close().await;
-        Ok(Tally { jobs: written.jobs, ending: written.ending, ..claimed })
+        Ok(Tally { jobs: first.jobs + second.jobs, ending: first.ending + second.ending, ..claimed })
     }
 
     async fn claim(
@@ -150,10 +159,16 @@ impl Driver {
         Ok(tally)
     }
 
-    async fn write(&self, mut batches: mpsc::Receiver<Vec<Claim>>, answer: Answer) -> anyhow::Result<Tally> {
+    async fn write(
+        &self,
+        batches: &Mutex<mpsc::Receiver<Vec<Claim>>>,
+        answer: Answer,
+    ) -> anyhow::Result<Tally> {
         let store = self.store.on_one_connection();
         let mut tally = Tally::default();
-        while let Some(claims) = batches.recv().await {
+        loop {
+            let next = batches.lock().await.recv().await;
+            let Some(claims) = next else { break };
             let jobs = claims.len();
             let begun = Instant::now();
             self.end(&store, claims, answer).await?;

@@ -1,8 +1,11 @@
 //! Puts the ends of attempts on record: everything that has gathered while the last transaction ran goes into the next.
+//! When many gather, the next does not wait for the last.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::running::{Ending, rng};
@@ -17,15 +20,40 @@ use crate::store::{Error, Store};
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// Transactions that may run at once.
+const WRITERS: usize = 2;
+/// A pool with fewer connections leaves only one of them to write.
+const POOL_MIN: u32 = 5;
+
 /// Writes until every sender is gone.
 pub async fn write(session: Arc<Session>, mut ends: mpsc::Receiver<Ending>) {
-    let most = session.parts.config.numbers.completion_batch_max;
-    // Its statements follow each other, and an end is dear to plan. Asking again does no harm, and a silent connection must
-    // not hold ends up for long.
-    let store = session.parts.store.on_one_connection().answered_within(lease_term(&session.parts));
-    let mut batch = Vec::with_capacity(most);
-    while ends.recv_many(&mut batch, most).await > 0 {
-        record(&session, &store, std::mem::take(&mut batch)).await;
+    let numbers = &session.parts.config.numbers;
+    let most = numbers.completion_batch_max;
+    let writers = if numbers.orchestrator_pool_size < POOL_MIN { 1 } else { WRITERS };
+    // A connection for each, because an end is dear to plan. Asking again does no harm, and a silent connection must not hold
+    // ends up for long.
+    let store = || session.parts.store.on_one_connection().answered_within(lease_term(&session.parts));
+    let mut idle: Vec<Store> = std::iter::repeat_with(store).take(writers).collect();
+    let mut writing = FuturesUnordered::new();
+    let mut gathered = Vec::new();
+    let mut is_open = true;
+    loop {
+        let room = most - gathered.len();
+        tokio::select! {
+            n = ends.recv_many(&mut gathered, room), if is_open && room > 0 => is_open = n > 0,
+            Some(store) = writing.next() => idle.push(store),
+            else => break,
+        }
+        // Few are cheaper together: a statement costs a millisecond, however few it ends.
+        let are_due = !gathered.is_empty() && (writing.is_empty() || gathered.len() >= most.div_ceil(2));
+        if are_due && let Some(store) = idle.pop() {
+            let batch = std::mem::take(&mut gathered);
+            let session = &session;
+            writing.push(async move {
+                record(session, &store, batch).await;
+                store
+            });
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod completion;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod fencing;
+mod first_claim;
 mod logs;
 mod order;
 mod process;
@@ -14,3 +15,4 @@ mod retries;
 pub mod support;
 mod wakeup;
 mod workers;
+mod writing;
