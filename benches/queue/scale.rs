@@ -92,7 +92,7 @@ impl Scale {
                 requests: 1_000,
                 controls: 25,
                 driven: 60_000,
-                peers: 20_000,
+                peers: 50_000,
                 probed: 20_000,
                 spawned: 200,
                 picked_up: 100,

@@ -20,7 +20,7 @@ const PAUSE: u32 = 20;
 /// The longest such pause, likewise.
 const PAUSE_MAX: u32 = 2;
 /// Renewals from one regular sweep to the next.
-const SWEEP: u32 = 8;
+const SWEEP: u32 = 24;
 
 /// Renews the lease until the session is over; gives the session up when the lease is lost or about to run out.
 pub async fn keep(session: Arc<Session>) {

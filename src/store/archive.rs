@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
 
 use super::nodes::millis;
 use super::transaction::in_transaction;
@@ -54,19 +55,11 @@ impl Store {
     /// The database's.
     pub async fn archive_jobs(&self, after: Duration, batch: i32) -> Result<Option<i32>> {
         sqlx::query!("select make_archive_partitions(clock_timestamp())").fetch_one(&self.pool).await?;
-        let after_ms = millis(after) as f64;
-        in_transaction(self, move |c| {
-            Box::pin(async move {
-                Ok(sqlx::query_scalar!(
-                    "select archive_jobs($1 * interval '1 millisecond', $2)",
-                    after_ms,
-                    batch
-                )
-                .fetch_one(c)
-                .await?)
-            })
-        })
-        .await
+        if self.actor.is_none() {
+            return step(&self.pool, after, batch).await;
+        }
+        // In the actor's name.
+        in_transaction(self, move |c| Box::pin(step(c, after, batch))).await
     }
 
     /// What [`Store::archive_jobs`] would move in all.
@@ -170,4 +163,14 @@ impl Store {
         })
         .await
     }
+}
+
+async fn step(db: impl PgExecutor<'_>, after: Duration, batch: i32) -> Result<Option<i32>> {
+    Ok(sqlx::query_scalar!(
+        "select archive_jobs($1 * interval '1 millisecond', $2)",
+        millis(after) as f64,
+        batch
+    )
+    .fetch_one(db)
+    .await?)
 }
