@@ -118,12 +118,10 @@ async fn time_claims(store: &Store, node: Uuid, claims: usize) -> anyhow::Result
         let begun = Instant::now();
         let claimed = store.claim_jobs(node, &[(JobKind::ProbeScenario, BATCH)]).await?;
         times.push(begun.elapsed());
-        ensure!(claimed.claims.len() == BATCH as usize, "{} jobs instead of {BATCH}", claimed.claims.len());
-        let ends = claimed
-            .claims
-            .into_iter()
-            .map(|claim| completed(claim, Answer::Echo))
-            .collect::<Result<Vec<_>, _>>()?;
+        let claims = claimed.claims();
+        ensure!(claims.len() == BATCH as usize, "{} jobs instead of {BATCH}", claims.len());
+        let ends =
+            claims.into_iter().map(|claim| completed(claim, Answer::Echo)).collect::<Result<Vec<_>, _>>()?;
         ensure!(store.end_attempts(node, &ends, i32::MAX).await?.len() == ends.len(), "an end came too late");
     }
     Ok(times)

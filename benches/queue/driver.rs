@@ -85,7 +85,7 @@ impl Driver {
 
     /// Claims one batch of a kind.
     pub async fn claim_once(&self, kind: JobKind) -> anyhow::Result<Vec<Claim>> {
-        Ok(self.store.claim_jobs(self.id, &[(kind, self.batch)]).await?.claims)
+        Ok(self.store.claim_jobs(self.id, &[(kind, self.batch)]).await?.claims())
     }
 
     /// Completes what was claimed, with this answer each.
@@ -141,7 +141,7 @@ impl Driver {
             let begun = Instant::now();
             let claimed = store.claim_jobs(self.id, &slots).await?;
             let read_from = Instant::now();
-            if claimed.claims.is_empty() {
+            if claimed.claims().is_empty() {
                 match &enough {
                     Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                     None if claimed.look_after == Some(Duration::ZERO) => {}
@@ -151,9 +151,12 @@ impl Driver {
             }
             tally.claims += 1;
             tally.claiming += read_from - begun;
-            let works = store.work(self.id, &claimed.claims, &mut contexts).await?;
+            let mut works = store.first_work(&claimed.first, &mut contexts).await?;
+            if !claimed.again.is_empty() {
+                works.extend(store.work(self.id, &claimed.again, &mut contexts).await?);
+            }
             tally.reading += read_from.elapsed();
-            ensure!(works.len() == claimed.claims.len(), "{} payloads", works.len());
+            ensure!(works.len() == claimed.claims().len(), "{} payloads", works.len());
             ends.send(works.into_iter().map(|(work, _)| work.claim).collect()).await?;
         }
         Ok(tally)

@@ -160,10 +160,10 @@ select j.id, j.lane_id, j.scenario_id, j.epoch, j.epoch_claims, case when j.is_f
 comment on view active_job is 'The jobs that nodes run now.';
 
 -- The fresh jobs of a lane after an id, in the order in which they are claimed.
-create function fresh_jobs(p_lane lane, p_after bigint default 0) returns table (job_id bigint, run_at timestamptz)
-language sql stable as $$
+create function fresh_jobs(p_lane lane, p_after bigint default 0)
+returns table (job_id bigint, run_at timestamptz, scenario_id bigint) language sql stable as $$
     -- By the key: by the index on their identity all jobs of the lane would be read.
-    select j.id, j.run_at
+    select j.id, j.run_at, j.scenario_id
       from job j
      where j.id > greatest(p_lane.fresh_after, p_after) and j.id <= p_lane.fresh_until
        and j.lane_id + 0 = p_lane.id and j.state = 'pending' and j.is_fresh

@@ -22,12 +22,15 @@ create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns big
        and l.pending > 0
 $$;
 
--- Claims up to p_slots[i] jobs of p_kinds[i] for a node, and returns ids only. When slots stay free, a last row without a
--- job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have more
--- than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
+-- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and
+-- scenario, which is all there is to know of it; of the others only the ids are returned. When slots stay free, a last row
+-- without a job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have
+-- more than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
 -- are left to wait; null serves all.
 create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
-returns table (job_id bigint, number int, look_after_ms bigint) language plpgsql
+returns table (
+    job_id bigint, number int, look_after_ms bigint, of_lane bigint, scenario_key text, prompt text, dimensions jsonb
+) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
 -- The nested loops that remain (lateral) then look dear enough to be compiled, which would take longer than they do.
@@ -179,7 +182,8 @@ begin
       into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds
       from chosen c;
     if v_lanes is null then
-        return query select null::bigint, null::int, least(next_due_ms(p_kinds, v_now), v_opens_ms);
+        look_after_ms := least(next_due_ms(p_kinds, v_now), v_opens_ms);
+        return next;
         return;
     end if;
     if v_is_limited then
@@ -191,7 +195,8 @@ begin
              where s.slots > (select coalesce(sum(c.n), 0) from unnest(v_lanes, v_counts) as c (id, n)
                                 join lane l on l.id = c.id and l.kind = s.kind));
         if v_lanes is null then
-            return query select null::bigint, null::int, least(next_due_ms(p_kinds, v_now), v_opens_ms);
+            look_after_ms := least(next_due_ms(p_kinds, v_now), v_opens_ms);
+            return next;
             return;
         end if;
     end if;
@@ -237,22 +242,22 @@ begin
           from plan p
     ), picked as materialized (
         -- In the order of (run_at, id): what keeps its place, then fresh ones, then what had to wait until later.
-        select a.id as lane_id, w.place, w.job_id
+        select a.id as lane_id, w.place, w.job_id, w.scenario_id
           from allowed a
           join lane l on l.id = a.id and l.id = any (v_lanes)
          cross join lateral (
             with older as materialized (
-                select w.ctid as place, w.job_id from waiting_job w
+                select w.ctid as place, w.job_id, null::bigint as scenario_id from waiting_job w
                  where w.lane_id = l.id and w.run_at <= least(coalesce(l.fresh_at, '-infinity'), v_now)
                  order by w.run_at, w.job_id limit a.n
             ), fresh as materialized (
-                select null::tid, f.job_id from fresh_jobs(l) as f limit a.n - (select count(*) from older)
+                select null::tid, f.job_id, f.scenario_id from fresh_jobs(l) as f limit a.n - (select count(*) from older)
             )
             select * from older
             union all
             select * from fresh
             union all
-            (select w.ctid, w.job_id from waiting_job w
+            (select w.ctid, w.job_id, null from waiting_job w
               where w.lane_id = l.id and w.run_at > coalesce(l.fresh_at, '-infinity') and w.run_at <= v_now
               order by w.run_at, w.job_id
               limit a.n - (select count(*) from older) - (select count(*) from fresh))
@@ -271,10 +276,10 @@ begin
          where j.id = any (array(select p.job_id from picked p where p.place is not null))
         returning j.id, j.claims, j.lane_id
     ), claimed as (
-        select a.id, a.claims, a.lane_id from again a
+        select a.id, a.claims, a.lane_id, null::bigint as scenario_id from again a
         union all
         -- The first claim of a job leaves its row alone: writing it would cost as much as the rest of the claim.
-        select p.job_id, 1, p.lane_id from picked p where p.place is null
+        select p.job_id, 1, p.lane_id, p.scenario_id from picked p where p.place is null
     ), counted as (
         select c.lane_id, count(*)::int as n from claimed c group by c.lane_id
     ), gone_on as materialized (
@@ -302,16 +307,21 @@ begin
            and r.status in ('PENDING', 'RUNNING')
     )
     -- The charge is read, so that it happens.
-    select c.id, c.claims, null::bigint from claimed c cross join charged;
+    select c.id, c.claims, null::bigint, case when s.id is not null then c.lane_id end, s.key, s.prompt, s.dimensions
+      from claimed c
+      left join scenario s on s.id = c.scenario_id and s.id = any (array(select p.scenario_id from picked p))
+     cross join charged;
 
     get diagnostics v_got = row_count;
     if v_is_limited and v_unfilled <> '{}' then
         v_opens_ms := opens_ms(rooms(v_limits, v_now), v_now);
     end if;
     if v_got < v_wanted or v_more then
-        return query select null::bigint, null::int, 0::bigint;
+        look_after_ms := 0;
+        return next;
     elsif v_unfilled <> '{}' then
-        return query select null::bigint, null::int, least(next_due_ms(v_unfilled, v_now), v_opens_ms);
+        look_after_ms := least(next_due_ms(v_unfilled, v_now), v_opens_ms);
+        return next;
     end if;
 end
 $$;

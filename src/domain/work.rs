@@ -28,7 +28,7 @@ pub struct Work {
     pub scenario: Option<ScenarioWork>,
     /// Must not share a worker.
     pub is_suspect: bool,
-    /// Somebody cancelled it between the claim and this look.
+    /// Somebody cancelled it between the claim and this look, if there was one.
     pub cancel_requested: bool,
     /// Counted failures of this epoch so far.
     pub failures: i16,
@@ -41,7 +41,7 @@ pub struct Work {
 }
 
 /// One concrete prompt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScenarioWork {
     /// Unique in its definition.
     pub key: String,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::running::{Ending, Running};
 use super::session::{Session, lease_term};
@@ -11,7 +11,7 @@ use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::work::{RunContext, Work};
 use crate::executor::Stop;
-use crate::store::{Contexts, Result, Store};
+use crate::store::{Contexts, FirstClaim, Result, Store};
 
 /// The wait before the database is asked again after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
@@ -22,6 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
     let mut claimer = Claimer {
         store: session.parts.store.on_one_connection(),
+        cancels: session.cancels.subscribe(),
         session,
         ends,
         contexts: Contexts::default(),
@@ -58,6 +59,7 @@ struct Claimer {
     store: Store,
     ends: mpsc::Sender<Ending>,
     contexts: Contexts,
+    cancels: watch::Receiver<()>,
     /// Until then a claim may commit without our hearing of it: its answer was lost, and it may still run.
     unsure_until: Option<Instant>,
     /// When this node last looked for claims that it does not know of.
@@ -72,7 +74,7 @@ impl Claimer {
         if self.unsure_until.is_some() || self.looked_at.elapsed() > LOOK_EVERY {
             let began = Instant::now();
             let unknown = self.unknown().await?;
-            self.begin(&unknown).await;
+            self.begin(&[], &unknown).await;
             self.looked_at = began;
             if self.unsure_until.is_some_and(|until| began <= until) {
                 poll = poll.min(ERROR_PAUSE);
@@ -91,6 +93,7 @@ impl Claimer {
         }
         // A claim that is not answered within a lease may have committed all the same: its jobs must not wait longer.
         let store = self.store.answered_within(lease_term(&session.parts));
+        self.cancels.mark_unchanged();
         let claimed = match store.claim_jobs_without(session.node, &free, &held.providers).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -99,7 +102,11 @@ impl Claimer {
                 return Err(error);
             }
         };
-        self.begin(&claimed.claims).await;
+        self.begin(&claimed.first, &claimed.again).await;
+        // Of a cancel between the claim and now nobody has told these jobs.
+        if self.cancels.has_changed().unwrap_or(false) {
+            session.cancels.send_replace(());
+        }
         Ok(match claimed.look_after {
             Some(Duration::ZERO) => None,
             Some(due) => Some(due.min(poll)),
@@ -127,18 +134,14 @@ impl Claimer {
         Ok(())
     }
 
-    /// Reads what was claimed and starts it. The claims are ours: this goes on until they are read, or given up with
-    /// the lease.
-    async fn begin(&mut self, claims: &[Claim]) {
-        if claims.is_empty() {
-            return;
-        }
-        let mut missing: Vec<Claim> = claims.to_vec();
-        while !missing.is_empty() && !self.session.lost.is_cancelled() {
-            match self.read(&missing).await {
+    /// Reads what is not known of what was claimed, and starts it. The claims are ours: this goes on until they are read, or
+    /// given up with the lease.
+    async fn begin(&mut self, first: &[FirstClaim], others: &[Claim]) {
+        while !self.session.lost.is_cancelled() {
+            match self.read(first, others).await {
                 Ok(works) => {
-                    missing.clear();
                     works.into_iter().for_each(|(work, context)| self.start(work, context));
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(%error, node_id = %self.session.node, "cannot read claimed jobs; trying again");
@@ -148,10 +151,13 @@ impl Claimer {
         }
     }
 
-    async fn read(&mut self, claims: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
-        let mut works = self.store.work(self.session.node, claims, &mut self.contexts).await?;
-        // A claim that is no longer current was taken from us; its number says so.
-        works.retain(|(work, _)| claims.contains(&work.claim));
+    async fn read(&mut self, first: &[FirstClaim], others: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
+        let mut works = self.store.first_work(first, &mut self.contexts).await?;
+        if !others.is_empty() {
+            let others_work = self.store.work(self.session.node, others, &mut self.contexts).await?;
+            // A claim that is no longer current was taken from us; its number says so.
+            works.extend(others_work.into_iter().filter(|(work, _)| others.contains(&work.claim)));
+        }
         Ok(works)
     }
 
@@ -167,7 +173,7 @@ impl Claimer {
         );
         self.session.parts.metrics.claimed(work.kind);
         if work.cancel_requested {
-            self.session.cancels.notify_one();
+            self.session.cancels.send_replace(());
         }
         let slot = self.session.slots.take(work.kind);
         let running = Running { session: Arc::clone(&self.session), work: Arc::new(work), context, slot };

@@ -162,7 +162,7 @@ impl Keeper {
         self.session.set_draining(is_draining);
         // A cancel or a release whose notification was lost is found here.
         if self.session.inflight.len() > 0 {
-            self.session.cancels.notify_one();
+            self.session.cancels.send_replace(());
         }
     }
 }

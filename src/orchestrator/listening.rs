@@ -32,11 +32,11 @@ async fn listen_once(session: &Session) -> Result<()> {
     loop {
         // Whatever was sent before we listened, or while the connection was down, was not heard: look at everything.
         session.wake.notify_one();
-        session.cancels.notify_one();
+        session.cancels.send_replace(());
         while let Some(notice) = listener.next().await? {
             match notice {
                 Notice::Wake => session.wake.notify_one(),
-                Notice::Cancel => session.cancels.notify_one(),
+                Notice::Cancel => session.cancels.send_replace(()),
                 Notice::Node => session.beat_now.notify_one(),
             }
         }

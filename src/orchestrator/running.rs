@@ -113,9 +113,11 @@ async fn analysis_input(session: &Session, work: &Work) -> store::Result<Analysi
 
 /// Stops the jobs of this node that somebody cancelled or took away, whenever there may be some.
 pub async fn watch_cancels(session: Arc<Session>) {
+    let mut cancels = session.cancels.subscribe();
+    cancels.mark_changed();
     loop {
         tokio::select! {
-            () = session.cancels.notified() => {}
+            _ = cancels.changed() => {}
             () = session.over.cancelled() => return,
         }
         let claims = session.inflight.claims();

@@ -52,7 +52,7 @@ pub struct Session {
     /// There may be something to claim.
     pub(super) wake: Arc<Notify>,
     /// Somebody may have cancelled a job that runs here, or taken it away.
-    pub(super) cancels: Notify,
+    pub(super) cancels: watch::Sender<()>,
     /// Something about this node may have changed: its lease is renewed at once, which tells.
     pub(super) beat_now: Notify,
     /// When the lease of another node ends next, as the last renewal saw it.
@@ -104,7 +104,7 @@ impl Session {
             slots: Slots::new(sizes, Arc::clone(&wake)),
             inflight: InFlight::new(),
             wake,
-            cancels: Notify::new(),
+            cancels: watch::Sender::new(()),
             beat_now: Notify::new(),
             next_end: watch::Sender::new(None),
             late_results: AtomicU64::new(0),

@@ -65,7 +65,7 @@ pub use money::BudgetSet;
 pub use node_acts::{JobRelease, NodeChange};
 pub use nodes::{NewNode, Rescued};
 pub use pool::{PoolSettings, connect, reach};
-pub use queue::{Claimed, Interruption};
+pub use queue::{Claimed, FirstClaim, Interruption};
 pub use restore::RestoredRun;
 pub use scenarios::ScenarioKey;
 pub use server::{Durability, OpenProblems, SchemaState, ServerFacts};

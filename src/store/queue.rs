@@ -1,4 +1,4 @@
-//! The queue as a node sees it: claim, end attempts. What was claimed is read by `work`.
+//! The queue as a node sees it: claim, end attempts. What was claimed is put together by `work`.
 
 use std::time::Duration;
 
@@ -9,17 +9,40 @@ use uuid::Uuid;
 use super::crash::crash_point;
 use super::{Result, Store};
 use crate::domain::job::Claim;
-use crate::domain::work::{AnalysisRecord, AttemptEnd, AttemptResult, PreviousAnalysis, TranscriptResult};
+use crate::domain::work::{
+    AnalysisRecord, AttemptEnd, AttemptResult, PreviousAnalysis, ScenarioWork, TranscriptResult,
+};
 use crate::domain::{JobKind, JobState};
 
-/// What a claim brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a claim brought, committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claimed {
-    /// The claims, committed.
-    pub claims: Vec<Claim>,
+    /// The first claims of probes.
+    pub first: Vec<FirstClaim>,
+    /// All others; what these jobs ask is still to be read.
+    pub again: Vec<Claim>,
     /// When slots stayed free: after how long something that waits may have become claimable. Zero when another node
     /// was faster; `None` when every slot was filled, or when nothing that waits has a known time.
     pub look_after: Option<Duration>,
+}
+
+impl Claimed {
+    /// All claims.
+    #[must_use]
+    pub fn claims(&self) -> Vec<Claim> {
+        self.first.iter().map(|f| f.claim).chain(self.again.iter().copied()).collect()
+    }
+}
+
+/// The first claim of a probe: nothing has happened to it yet, so this is all there is to know beside its lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstClaim {
+    /// Its number is 1.
+    pub claim: Claim,
+    /// The job's lane.
+    pub lane_id: i64,
+    /// What the job asks.
+    pub scenario: ScenarioWork,
 }
 
 /// Why a job that runs is to be stopped.
@@ -57,13 +80,25 @@ impl Store {
         let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts, providers)
             .fetch_all(&self.pool)
             .await?;
-        let claims: Vec<Claim> =
-            rows.iter().filter_map(|r| Some(Claim { job_id: r.job_id?, number: r.number? })).collect();
-        if !claims.is_empty() {
+        let mut claimed = Claimed { first: Vec::with_capacity(rows.len()), ..Claimed::default() };
+        for r in rows {
+            if let Some(ms) = r.look_after_ms {
+                claimed.look_after = Some(Duration::from_millis(ms.unsigned_abs()));
+            }
+            let (Some(job_id), Some(number)) = (r.job_id, r.number) else { continue };
+            let claim = Claim { job_id, number };
+            match (r.of_lane, r.scenario_key, r.prompt, r.dimensions) {
+                (Some(lane_id), Some(key), Some(prompt), Some(dimensions)) => {
+                    let scenario = ScenarioWork { key, prompt, dimensions };
+                    claimed.first.push(FirstClaim { claim, lane_id, scenario });
+                }
+                _ => claimed.again.push(claim),
+            }
+        }
+        if !claimed.first.is_empty() || !claimed.again.is_empty() {
             crash_point("claim.after");
         }
-        let look_after = rows.iter().find_map(|r| r.look_after_ms);
-        Ok(Claimed { claims, look_after: look_after.map(|ms| Duration::from_millis(ms.unsigned_abs())) })
+        Ok(claimed)
     }
 
     /// What a node holds according to the database: to find claims whose answer was lost.

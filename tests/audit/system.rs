@@ -78,7 +78,7 @@ async fn nodes_that_come_stop_go_and_die_are_on_record() {
     let definition = cluster.definition(2).await;
     cluster.run(&definition, &["mock/echo"], json!({})).await;
     store.renew_lease(id, Duration::from_secs(600)).await.unwrap();
-    assert_eq!(store.claim_jobs(id, &[(JobKind::ProbeScenario, 2)]).await.unwrap().claims.len(), 2);
+    assert_eq!(store.claim_jobs(id, &[(JobKind::ProbeScenario, 2)]).await.unwrap().claims().len(), 2);
     store.renew_lease(id, Duration::ZERO).await.unwrap();
     assert_eq!(store.rescue_jobs(Duration::from_millis(1)).await.unwrap().len(), 2);
     store.rescue_jobs(Duration::from_millis(1)).await.unwrap();

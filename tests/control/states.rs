@@ -94,7 +94,8 @@ async fn what_may_be_done_when() {
         let now = snapshot(&cluster, &run).await;
         let mut check = |holds: bool, what: &str| {
             if !holds {
-                wrong.push(format!("{mutation} on a {status} run: {what}: {}", answer.body));
+                let seen = format!("{}\nbefore {before}\nafter  {now}", answer.body);
+                wrong.push(format!("{mutation} on a {status} run: {what}: {seen}"));
             }
         };
         match after {

@@ -24,7 +24,7 @@ async fn what_starts_while_limits_are_locked_is_not_claimed_past_its_own() {
     let claim = {
         let store = direct.store.clone();
         tokio::spawn(async move {
-            store.claim_jobs(node, &[(JobKind::ProbeScenario, 8)]).await.unwrap().claims.len()
+            store.claim_jobs(node, &[(JobKind::ProbeScenario, 8)]).await.unwrap().claims().len()
         })
     };
     let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'

@@ -197,12 +197,12 @@ impl Driver {
         let claimed = self.direct.store.claim_jobs(node.id, &[(kind, slots)]).await.unwrap();
         let may_claim = node.is_registered && !node.is_expired && !node.is_draining;
         if !may_claim {
-            return same("claims of a node that may not", &claimed.claims, &Vec::new());
+            return same("claims of a node that may not", &claimed.claims(), &Vec::new());
         }
-        if claimed.claims.len() > slots as usize {
-            return Err(format!("{} claims for {slots} slots", claimed.claims.len()));
+        if claimed.claims().len() > slots as usize {
+            return Err(format!("{} claims for {slots} slots", claimed.claims().len()));
         }
-        for claim in &claimed.claims {
+        for claim in &claimed.claims() {
             let key = self.ids[&claim.job_id].clone();
             if kind_of(&key.1) != kind || !self.reference.is_claimable(&key) {
                 return Err(format!("{key:?} was claimed: {:?}", self.reference.job(&key)));
@@ -215,7 +215,7 @@ impl Driver {
         let left =
             waiting.into_iter().find(|key| kind_of(&key.1) == kind && self.reference.is_claimable(key));
         let is_told_to_come_back = claimed.look_after == Some(Duration::ZERO);
-        if claimed.claims.len() < slots as usize && !is_told_to_come_back {
+        if claimed.claims().len() < slots as usize && !is_told_to_come_back {
             return same("left though slots are free", &left, &None);
         }
         Ok(())

@@ -176,7 +176,7 @@ async fn what_is_settled_cheaper_makes_room_and_what_is_dearer_takes_it() {
     let first = direct.claim(node, PROBE, 9).await;
     assert_eq!(first.len(), 5);
     let asked = direct.store.claim_jobs(node, &[(PROBE, 9)]).await.unwrap();
-    assert!(asked.claims.is_empty(), "all of it is set aside: {asked:?}");
+    assert!(asked.claims().is_empty(), "all of it is set aside: {asked:?}");
     assert_ne!(asked.look_after, Some(Duration::ZERO), "it would ask again and again");
     // A tenth of a cent, as its transcript says.
     direct.end(node, end(first[0], PROBE, AttemptOutcome::Completed)).await.unwrap();

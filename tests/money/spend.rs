@@ -204,7 +204,7 @@ async fn nodes_that_claim_at_once_share_one_limit() {
     assert_eq!(claimed_together(&direct).await, (8, 7), "fifteen cents and a half, of two runs");
     let node = direct.node().await;
     let asked = direct.store.claim_jobs(node, &[(PROBE, 8)]).await.unwrap();
-    assert!(asked.claims.is_empty(), "all of it is set aside: {asked:?}");
+    assert!(asked.claims().is_empty(), "all of it is set aside: {asked:?}");
     assert_ne!(asked.look_after, Some(Duration::ZERO), "it would ask again and again");
 }
 

@@ -50,16 +50,16 @@ async fn a_job_that_was_lost_or_given_back_keeps_its_place() {
     let definition = cluster.definition(3).await;
     cluster.run(&definition, &["mock/echo"], json!({})).await;
     let slots = [(JobKind::ProbeScenario, 1)];
-    let first = store.claim_jobs(node, &slots).await.unwrap().claims[0];
+    let first = store.claim_jobs(node, &slots).await.unwrap().claims()[0];
     store.end_attempts(node, &[released(first)], 5).await.unwrap();
-    let again = store.claim_jobs(node, &slots).await.unwrap().claims[0];
+    let again = store.claim_jobs(node, &slots).await.unwrap().claims()[0];
     assert_eq!(again, Claim { number: 2, ..first }, "given back");
     // Its node's lease has run out as soon as it begins, and nobody judges one that is longer than the server is old.
     store.renew_lease(node, Duration::ZERO).await.unwrap();
     let rescued = store.rescue_jobs(Duration::ZERO).await.unwrap();
     assert_eq!(rescued.iter().map(|r| r.claim).collect::<Vec<_>>(), [again]);
     let node = register(&store).await;
-    let third = store.claim_jobs(node, &slots).await.unwrap().claims[0];
+    let third = store.claim_jobs(node, &slots).await.unwrap().claims()[0];
     assert_eq!(third, Claim { number: 3, ..first }, "lost with its node");
     cluster.stop().await;
 }
@@ -84,7 +84,7 @@ async fn a_late_result_changes_nothing_and_numbers_are_never_used_again() {
     let definition = cluster.definition(1).await;
     cluster.run(&definition, &["mock/echo"], json!({})).await;
     let slots = [(JobKind::ProbeScenario, 5)];
-    let first = store.claim_jobs(ours, &slots).await.unwrap().claims[0];
+    let first = store.claim_jobs(ours, &slots).await.unwrap().claims()[0];
     assert_eq!(first.number, 1);
 
     let before = everything(&cluster).await;
@@ -102,7 +102,7 @@ async fn a_late_result_changes_nothing_and_numbers_are_never_used_again() {
     assert_eq!(store.end_attempts(ours, &[released(first)], 5).await.unwrap(), [], "a second time");
     assert_eq!(everything(&cluster).await, before);
 
-    let second = store.claim_jobs(ours, &slots).await.unwrap().claims[0];
+    let second = store.claim_jobs(ours, &slots).await.unwrap().claims()[0];
     assert_eq!(second, next, "the number counts claims, whatever ended the earlier ones");
     let before = everything(&cluster).await;
     assert_eq!(store.end_attempts(ours, &[released(first)], 5).await.unwrap(), [], "the earlier claim's");
@@ -164,13 +164,13 @@ async fn a_lease_that_ran_out_is_lost_once_its_jobs_were_given_back() {
     let node = register(&store).await;
     let definition = cluster.definition(2).await;
     cluster.run(&definition, &["mock/echo"], json!({})).await;
-    let claims = store.claim_jobs(node, &[(JobKind::ProbeScenario, 5)]).await.unwrap().claims;
+    let claims = store.claim_jobs(node, &[(JobKind::ProbeScenario, 5)]).await.unwrap().claims();
     assert_eq!(store.rescue_jobs(Duration::from_millis(1)).await.unwrap(), [], "the lease holds");
     sqlx::query("update node set lease_until = clock_timestamp() - interval '1 ms'")
         .execute(&cluster.db)
         .await
         .unwrap();
-    assert!(store.claim_jobs(node, &[(JobKind::ProbeScenario, 5)]).await.unwrap().claims.is_empty());
+    assert!(store.claim_jobs(node, &[(JobKind::ProbeScenario, 5)]).await.unwrap().claims().is_empty());
     let mut rescued: Vec<Claim> =
         store.rescue_jobs(Duration::from_millis(1)).await.unwrap().into_iter().map(|r| r.claim).collect();
     rescued.sort_by_key(|c| c.job_id);

@@ -42,7 +42,7 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     store.register_node(&node, Duration::from_secs(3_600)).await.unwrap();
     let claimed: Mutex<Vec<Vec<Claim>>> = Mutex::default();
     uses("claims", pool, "waiting_job_due", ENTRIES_MAX, || async {
-        let claims = store.claim_jobs(node.id, &[(JobKind::ProbeScenario, BATCH)]).await.unwrap().claims;
+        let claims = store.claim_jobs(node.id, &[(JobKind::ProbeScenario, BATCH)]).await.unwrap().claims();
         assert_eq!(claims.len(), BATCH as usize);
         claimed.lock().unwrap().push(claims);
     })

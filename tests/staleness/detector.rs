@@ -20,7 +20,7 @@ async fn age_waiting(cluster: &Cluster, minutes: i32) {
 /// Claims jobs for the detector's node, `minutes` ago.
 async fn claim(cluster: &Cluster, detector: &Detector, n: u32, minutes: i32) {
     let slots = [(JobKind::ProbeScenario, n)];
-    let claims = detector.store.claim_jobs(detector.node, &slots).await.unwrap().claims;
+    let claims = detector.store.claim_jobs(detector.node, &slots).await.unwrap().claims();
     assert_eq!(claims.len(), n as usize);
     sql(cluster, &format!("update claim set claimed_at = claimed_at - interval '{minutes} min'")).await;
 }

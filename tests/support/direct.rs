@@ -105,7 +105,7 @@ impl Direct {
 
     /// Claims up to `n` jobs of a kind.
     pub async fn claim(&self, node: Uuid, kind: JobKind, n: u32) -> Vec<Claim> {
-        self.store.claim_jobs(node, &[(kind, n)]).await.unwrap().claims
+        self.store.claim_jobs(node, &[(kind, n)]).await.unwrap().claims()
     }
 
     /// Ends a claim; the job's state, unless it came too late.

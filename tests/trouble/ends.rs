@@ -145,7 +145,7 @@ async fn a_rescue_whose_answer_is_lost_happens_once() {
         .await
         .unwrap();
     let claimed = store.claim_jobs(dead, &[(JobKind::ProbeScenario, 4)]).await.unwrap();
-    let claimed = i64::try_from(claimed.claims.len()).unwrap();
+    let claimed = i64::try_from(claimed.claims().len()).unwrap();
     cluster.until(&run, "rescued", |s| s["progress"]["active"] == 0 || s["status"] == "COMPLETED").await;
     unheard.struck(1).await;
     cluster.until_status(&run, "COMPLETED").await;
