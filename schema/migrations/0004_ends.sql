@@ -104,7 +104,8 @@ end
 $$;
 
 -- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
--- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel.
+-- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel; from
+-- p_delay_ms on, null stands for one of nothing but nulls, false or 0.
 --
 -- What becomes of a job depends on its lane, which is locked first. A probe that completed is completed, whatever becomes of
 -- its lane: where all are such, the lanes are locked only to be counted in, so that others claim from them meanwhile. The gate
@@ -201,16 +202,16 @@ begin
                -- Without a wait a job keeps its place, unless it crashed a worker: those that may be innocent go before it.
                run_at = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending'
                                   and (p_delay_ms[i.at] > 0 or p_alone[i.at])
-                             then v_now + p_delay_ms[i.at] * interval '1 millisecond' else j.run_at end,
+                             then v_now + coalesce(p_delay_ms[i.at], 0) * interval '1 millisecond' else j.run_at end,
                waits_since = case when ended_state(i.outcome, l.is_open, j.cancel_requested) = 'pending' then v_now
                                   else j.waits_since end,
-               failures = j.failures + (i.outcome in ('failed', 'retried') and not p_alone[i.at])::int,
-               losses = j.losses + (i.outcome = 'lost' or p_alone[i.at])::int,
-               losses_alone = j.losses_alone + p_alone[i.at]::int,
+               failures = j.failures + (i.outcome in ('failed', 'retried') and p_alone[i.at] is not true)::int,
+               losses = j.losses + (i.outcome = 'lost' or p_alone[i.at] is true)::int,
+               losses_alone = j.losses_alone + (p_alone[i.at] is true)::int,
                throttles = j.throttles + (i.outcome = 'throttled')::int,
-               throttled_ms = j.throttled_ms + case when i.outcome = 'throttled' then p_delay_ms[i.at] else 0 end,
+               throttled_ms = j.throttled_ms + case when i.outcome = 'throttled' then coalesce(p_delay_ms[i.at], 0) else 0 end,
                -- Whoever has answered is no suspect any more.
-               is_suspect = case when i.outcome = 'lost' then j.is_suspect or p_suspect[i.at]
+               is_suspect = case when i.outcome = 'lost' then j.is_suspect or p_suspect[i.at] is true
                                  when i.outcome = 'released' then j.is_suspect
                                  else false end,
                error_code = case i.outcome when 'released' then j.error_code else p_error_code[i.at] end,
@@ -382,10 +383,7 @@ returns table (job_id bigint, state job_state) language sql as $$
     select e.job_id, e.state
       from cardinality(p_job) as n
      cross join lateral end_attempts(
-        p_node, p_job, p_number,
-        array_fill('released'::attempt_outcome, array[n]), array_fill(0::bigint, array[n]),
-        array_fill(null::text, array[n]), array_fill(null::text, array[n]), array_fill(null::boolean, array[n]),
-        array_fill(null::text, array[n]), array_fill(null::jsonb, array[n]), array_fill(null::jsonb, array[n]),
-        array_fill(false, array[n]), array_fill(false, array[n])) as e
+        p_node, p_job, p_number, array_fill('released'::attempt_outcome, array[n]),
+        null, null, null, null, null, null, null, null, null) as e
      where n > 0
 $$;

@@ -205,7 +205,7 @@ language plpgsql as $$
 declare
     v_lanes bigint[];
 begin
-    if not (true = any (p_holds)) and not exists (select from rate_limit) then
+    if (true = any (p_holds)) is not true and not exists (select from rate_limit) then
         return false;
     end if;
     -- By keys: whoever ends attempts has nested loops off, and would read all jobs and lanes to join them.
@@ -253,7 +253,7 @@ begin
                count(*) filter (where p_outcome[e.at] = 'completed') as completed,
                count(*) filter (where s.is_slow) as refused,
                max(e.claimed_at) filter (where s.is_slow) as refused_start,
-               max(p_now + p_delay_ms[e.at] * interval '1 millisecond') filter (where s.is_slow) as until,
+               max(p_now + coalesce(p_delay_ms[e.at], 0) * interval '1 millisecond') filter (where s.is_slow) as until,
                (array_agg(p_error_code[e.at] order by e.id) filter (where s.is_stop))[1] as stop_code,
                (array_agg(p_error_message[e.at] order by e.id) filter (where s.is_stop))[1] as stop_message,
                -- What was not used is given back where it was taken; what was used beyond is taken now.

@@ -194,14 +194,11 @@ impl Store {
         let retryable: Vec<Option<bool>> =
             ends.iter().map(|e| e.error.as_ref().map(|x| x.retryable)).collect();
         let stderr = column(|e| e.stderr_tail.as_deref().map(storable));
-        let usage: Vec<Option<Json<&RawValue>>> = ends.iter().map(|e| e.usage.as_deref().map(Json)).collect();
-        let analyses: Vec<Option<Json<&RawValue>>> = ends
-            .iter()
-            .map(|e| match &e.result {
-                Some(AttemptResult::Analysis(raw)) => Some(Json(&**raw)),
-                _ => None,
-            })
-            .collect();
+        let usage = column_of_json(ends, |e| e.usage.as_deref());
+        let analyses = column_of_json(ends, |e| match &e.result {
+            Some(AttemptResult::Analysis(raw)) => Some(raw),
+            _ => None,
+        });
         let transcripts: Vec<Option<&TranscriptResult>> = ends
             .iter()
             .map(|e| match &e.result {
@@ -226,23 +223,23 @@ impl Store {
             &ids,
             &numbers,
             &outcomes,
-            &delays,
-            &codes as &[Option<String>],
-            &messages as &[Option<String>],
-            &retryable as &[Option<bool>],
-            &stderr as &[Option<String>],
-            &usage as &[Option<Json<&RawValue>>],
-            &analyses as &[Option<Json<&RawValue>>],
-            &suspect,
-            &alone,
-            &fingerprints as &[Option<String>],
+            said(&delays) as Option<&[i64]>,
+            said(&codes) as Option<&[Option<String>]>,
+            said(&messages) as Option<&[Option<String>]>,
+            said(&retryable) as Option<&[Option<bool>]>,
+            said(&stderr) as Option<&[Option<String>]>,
+            usage as Option<Vec<Option<Json<&RawValue>>>>,
+            analyses as Option<Vec<Option<Json<&RawValue>>>>,
+            said(&suspect) as Option<&[bool]>,
+            said(&alone) as Option<&[bool]>,
+            said(&fingerprints) as Option<&[Option<String>]>,
             crash_hold_jobs,
-            &holds,
-            &costs as &[Option<String>],
-            &turns as &[Option<&str>],
-            &versions as &[Option<String>],
-            &scores as &[Option<i32>],
-            &latencies as &[Option<i32>]
+            said(&holds) as Option<&[bool]>,
+            said(&costs) as Option<&[Option<String>]>,
+            said(&turns) as Option<&[Option<&str>]>,
+            said(&versions) as Option<&[Option<String>]>,
+            said(&scores) as Option<&[Option<i32>]>,
+            said(&latencies) as Option<&[Option<i32>]>
         )
         .fetch_all(&self.pool)
         .await?;
@@ -302,4 +299,18 @@ impl Store {
 /// PostgreSQL's text cannot hold NUL.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+/// A parallel array that says anything; nothing is sent of one that does not, which in most batches are most of them.
+fn said<T: Default + PartialEq>(values: &[T]) -> Option<&[T]> {
+    values.iter().any(|v| *v != T::default()).then_some(values)
+}
+
+/// The same for JSON, which cannot be compared.
+fn column_of_json(
+    ends: &[AttemptEnd],
+    value: fn(&AttemptEnd) -> Option<&RawValue>,
+) -> Option<Vec<Option<Json<&RawValue>>>> {
+    let values: Vec<_> = ends.iter().map(|e| value(e).map(Json)).collect();
+    values.iter().any(Option::is_some).then_some(values)
 }
