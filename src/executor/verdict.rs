@@ -164,6 +164,16 @@ pub(super) fn ended(status: Option<ExitStatus>, unfinished_bytes: usize) -> Died
     Died { code, message: format!("the worker {how}{unfinished}"), cause, blames: true }
 }
 
+/// Whether a process that was told to end ended of that. One that was dying already, and took its time over it, has a status of
+/// its own.
+fn obeyed(status: Option<ExitStatus>) -> bool {
+    use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+    status.is_none_or(|status| match (status.signal(), status.code()) {
+        (Some(signal), _) => [SIGTERM, SIGKILL].map(|s| s as i32).contains(&signal),
+        (None, code) => code == Some(0) || code == Some(128 + SIGTERM as i32),
+    })
+}
+
 /// What the death of a warm worker means for the jobs left in it.
 pub(super) fn died(cause: Option<&Ending>, status: Option<ExitStatus>, by_itself: bool) -> Died {
     use ErrorCode::{Protocol, WorkerCrash};
@@ -172,8 +182,8 @@ pub(super) fn died(cause: Option<&Ending>, status: Option<ExitStatus>, by_itself
             return Died::malformed(format!("the worker was stopped: {problem}"));
         }
         Some(Ending::TooLong(max_bytes)) => return Died::too_long(*max_bytes),
-        Some(Ending::StdoutClosed { .. }) if !by_itself => return Died::silent(),
-        Some(Ending::StdinClosed) if !by_itself => {
+        Some(Ending::StdoutClosed { .. }) if !by_itself && obeyed(status) => return Died::silent(),
+        Some(Ending::StdinClosed) if !by_itself && obeyed(status) => {
             let message = "the worker closed its stdin, ran on, and was stopped".to_owned();
             return Died::by_node(Protocol, "closed stdin", message);
         }
@@ -205,5 +215,20 @@ mod tests {
         let (code, message) = told(0, 7);
         assert_eq!(code, ErrorCode::MalformedOutput);
         assert!(message.ends_with("of which 7 bytes were written"), "{message}");
+    }
+
+    #[test]
+    fn who_was_dying_when_told_to_end_has_an_end_of_its_own() {
+        let closed = Ending::StdoutClosed { rest: 0 };
+        let told = |raw| died(Some(&closed), Some(ExitStatus::from_raw(raw)), false);
+        for (raw, says) in [(11, "was killed by SIGSEGV"), (3 << 8, "exited with 3")] {
+            assert_eq!(
+                (told(raw).code, told(raw).message),
+                (ErrorCode::WorkerCrash, format!("the worker {says}"))
+            );
+        }
+        for raw in [15, 9, 0, 143 << 8] {
+            assert_eq!(told(raw), Died::silent());
+        }
     }
 }
