@@ -143,7 +143,7 @@ create table lane (
     check (fresh = 0 or fresh_at is not null)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- What a claim and queueStatus read: the few lanes in which anything waits or runs.
-create index lane_live on lane (kind) where is_live;
+create index lane_live on lane (id) where is_live;
 -- What maintenance reads: closed lanes whose waiting rows are still to be rewritten.
 create index lane_unsettled on lane (id) where not is_settled;
 

@@ -23,6 +23,45 @@ create table claim (
     unended    int not null
 ) with (fillfactor = 50);
 
+-- No live lane has a smaller id. Where anything waits or runs is asked for all the time; while somebody's transaction is open
+-- for long, all lanes that have been live since it began stand in the index of live lanes, and each reader would pass them.
+create table live_mark (
+    live_from bigint not null
+);
+insert into live_mark (live_from) values (0);
+
+-- Held shared, until the commit, by whoever brings a lane to life.
+create function lanes_come() returns bigint language sql immutable as $$ select 7243398252 $$;
+
+create function keep_live_mark() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock_shared(lanes_come());
+    if tg_op = 'INSERT' then
+        update live_mark m set live_from = n.id
+          from (select min(l.id) as id from new_lanes l where l.is_live) as n where m.live_from > n.id;
+    else
+        update live_mark m set live_from = new.id where m.live_from > new.id;
+    end if;
+    return null;
+end
+$$;
+create trigger lanes_come_alive after insert on lane referencing new table as new_lanes
+    for each statement execute function keep_live_mark();
+create trigger lane_comes_alive after update of is_live on lane for each row when (new.is_live and not old.is_live)
+    execute function keep_live_mark();
+
+-- Moves the mark up to the first live lane, unless a lane that cannot be seen yet is coming to life.
+create function raise_live_mark() returns void language plpgsql as $$
+begin
+    if pg_try_advisory_xact_lock(lanes_come()) then
+        update live_mark m set live_from = n.id
+          from (select min(l.id) as id from lane l
+                 where l.is_live and l.id >= (select o.live_from from live_mark o)) as n
+         where m.live_from < n.id;
+    end if;
+end
+$$;
+
 -- The jobs that failed or were cancelled.
 create table ended_job (
     lane_id     bigint not null,
@@ -37,7 +76,8 @@ create index ended_job_last on ended_job (lane_id, finished_at, job_id) where st
 -- The filter on error codes.
 create index ended_job_code on ended_job (lane_id, error_code, job_id) where state = 'failed';
 
--- Where each job that is not archived stands: as its row says, or with who took it as the first.
+-- Where each job that is not archived stands. The row of a job that was claimed once and has not ended does not say that it is
+-- active, nor with whom: its lane's fresh_after does, and the claim that took it.
 create view current_job as
 select j.id, j.lane_id, j.scenario_id, j.sample,
        case when j.is_fresh and j.id <= (select l.fresh_after from lane l where l.id = j.lane_id) then 'active'
@@ -54,12 +94,33 @@ select j.id, j.lane_id, j.scenario_id, j.sample,
   from job j;
 comment on view current_job is 'Every job that is not archived, as it stands now. Ask this, not the table.';
 
+-- Puts a job where those of its state are found; one that completed is found nowhere.
+create function place_job(p_job job) returns void language plpgsql as $$
+declare
+    v_claim bigint;
+begin
+    case p_job.state
+        when 'pending' then
+            insert into waiting_job (lane_id, job_id, run_at, waits_since)
+            values (p_job.lane_id, p_job.id, p_job.run_at,
+                    case when p_job.claims > p_job.epoch_claims then p_job.waits_since end);
+        -- No job is made active but by a claim; what fills tables by hand does it all the same.
+        when 'active' then
+            insert into claim (node_id, claimed_at, jobs, lanes, unended)
+            values (p_job.node_id, p_job.claimed_at, array[p_job.id], array[p_job.lane_id], 1) returning id into v_claim;
+            update job j set claim_id = v_claim where j.id = p_job.id;
+        when 'failed', 'cancelled' then
+            insert into ended_job (lane_id, state, job_id, finished_at, error_code)
+            values (p_job.lane_id, p_job.state, p_job.id, p_job.finished_at, p_job.error_code);
+        else null;
+    end case;
+end
+$$;
+
 -- The tables beside `job` follow it, whoever changes it. What all jobs go through does without these triggers, which would
 -- cost more than the rest of it: a claim takes its jobs out itself (runlane.follow is off then), and one that completes leaves
 -- no row. None of them comes before an update: PostgreSQL would lock each row beforehand, which costs as much as writing it.
 create function follow_job() returns trigger language plpgsql as $$
-declare
-    v_claim bigint;
 begin
     if new.is_fresh then
         -- Its time was changed, so its lane would not find it any more; unless a node has it.
@@ -82,20 +143,7 @@ begin
             delete from ended_job e where e.lane_id = old.lane_id and e.state = old.state and e.job_id = old.id;
         else null;
     end case;
-    case new.state
-        when 'pending' then
-            insert into waiting_job (lane_id, job_id, run_at, waits_since)
-            values (new.lane_id, new.id, new.run_at,
-                    case when new.claims > new.epoch_claims then new.waits_since end);
-        when 'active' then
-            insert into claim (node_id, claimed_at, jobs, lanes, unended)
-            values (new.node_id, new.claimed_at, array[new.id], array[new.lane_id], 1) returning id into v_claim;
-            update job j set claim_id = v_claim where j.id = new.id;
-        when 'failed', 'cancelled' then
-            insert into ended_job (lane_id, state, job_id, finished_at, error_code)
-            values (new.lane_id, new.state, new.id, new.finished_at, new.error_code);
-        else null;
-    end case;
+    perform place_job(new);
     return null;
 end
 $$;
@@ -108,23 +156,8 @@ create trigger job_moves after update of state, is_fresh, run_at, waits_since, c
     execute function follow_job();
 
 create function follow_new_job() returns trigger language plpgsql as $$
-declare
-    v_claim bigint;
 begin
-    case new.state
-        when 'pending' then
-            insert into waiting_job (lane_id, job_id, run_at, waits_since)
-            values (new.lane_id, new.id, new.run_at,
-                    case when new.claims > new.epoch_claims then new.waits_since end);
-        -- No job is made active; what fills tables by hand does it all the same.
-        when 'active' then
-            insert into claim (node_id, claimed_at, jobs, lanes, unended)
-            values (new.node_id, new.claimed_at, array[new.id], array[new.lane_id], 1) returning id into v_claim;
-            update job j set claim_id = v_claim where j.id = new.id;
-        else
-            insert into ended_job (lane_id, state, job_id, finished_at, error_code)
-            values (new.lane_id, new.state, new.id, new.finished_at, new.error_code);
-    end case;
+    perform place_job(new);
     return null;
 end
 $$;

@@ -18,8 +18,8 @@ create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns big
          where w.lane_id = l.id and w.run_at > p_since
          order by w.run_at limit 1
      ) as d
-     where l.is_live and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null
-       and l.pending > 0
+     where l.is_live and l.id >= (select m.live_from from live_mark m)
+       and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null and l.pending > 0
 $$;
 
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and
@@ -99,7 +99,7 @@ begin
                s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
           from lane l
           join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
-         where l.is_live
+         where l.is_live and l.id >= (select m.live_from from live_mark m)
     ), candidate as materialized (
         -- The level of a lane's first unit, if nothing of its run waits for its time.
         select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active, l.fresh,

@@ -47,7 +47,8 @@ begin
         select r.id from rate_limit r
          where is_in_force(r)
            and exists (select from lane l
-                        where l.is_live and l.kind = 'probe:scenario' and l.is_open and not l.is_paused
+                        where l.is_live and l.id >= (select m.live_from from live_mark m)
+                          and l.kind = 'probe:scenario' and l.is_open and not l.is_paused
                           and l.pending > 0 and r.name in (l.model, provider_of(l.model))));
     perform from rate_limit r where r.id = any (v_limits) order by r.id for update;
     return v_limits;
@@ -62,7 +63,8 @@ create function rooms(p_limits bigint[], p_now timestamptz) returns room[] langu
                coalesce(max(l.requests) filter (where l.pending > 0), 1) as requests,
                coalesce(max(l.tokens) filter (where l.pending > 0), 0) as tokens
           from rate_limit r
-          left join lane l on l.is_live and l.kind = 'probe:scenario' and r.name in (l.model, provider_of(l.model))
+          left join lane l on l.is_live and l.id >= (select m.live_from from live_mark m)
+                          and l.kind = 'probe:scenario' and r.name in (l.model, provider_of(l.model))
          where r.id = any (p_limits)
          group by r.id
     ), spent as (
@@ -287,7 +289,8 @@ begin
                    concurrency = case when v_limit.refused_start <= r.slowed_at then r.concurrency else
                        greatest(1, floor(least(r.in_flight_max, r.concurrency, v_limit.refused + (
                            select sum(l.active) from lane l
-                            where l.is_live and l.kind = 'probe:scenario' and r.name in (l.model, provider_of(l.model))
+                            where l.is_live and l.id >= (select m.live_from from live_mark m)
+                              and l.kind = 'probe:scenario' and r.name in (l.model, provider_of(l.model))
                        )) / 2)) end,
                    slowed_at = case when v_limit.refused_start <= r.slowed_at then r.slowed_at else p_now end,
                    requests_left = least(r.requests_left, 0), tokens_left = least(r.tokens_left, 0), filled_at = p_now

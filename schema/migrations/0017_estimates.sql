@@ -61,6 +61,7 @@ returns table (slots bigint, other_runs bigint) language sql stable as $$
     select (select coalesce(sum((n.slots ->> 'probe:scenario')::int), 0) from node n
              where n.executes and not n.is_draining and n.lease_until > clock_timestamp()),
            (select count(distinct l.run_id) from lane l
-             where l.is_live and l.kind = 'probe:scenario' and l.is_open and not l.is_paused and l.held_at is null
+             where l.is_live and l.id >= (select m.live_from from live_mark m)
+               and l.kind = 'probe:scenario' and l.is_open and not l.is_paused and l.held_at is null
                and l.pending > 0 and l.priority >= p_priority)
 $$;

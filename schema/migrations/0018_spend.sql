@@ -57,7 +57,8 @@ language sql stable as $$
              where d.day >= (p.from_at at time zone 'UTC')::date and d.day < (p.until_at at time zone 'UTC')::date
                and spend_covers(p_scope, p_key, d.owner, nullif(d.group_name, ''))),
            (select coalesce(sum(l.active * job_reserve(l)), 0) from lane l join run r on r.id = l.run_id
-             where l.is_live and l.kind = 'probe:scenario' and l.active > 0
+             where l.is_live and l.id >= (select m.live_from from live_mark m)
+               and l.kind = 'probe:scenario' and l.active > 0
                and spend_covers(p_scope, p_key, r.created_by, r.created_group)),
            p.from_at, p.until_at
       from spend_period(p_period, p_at) as p
@@ -83,7 +84,8 @@ begin
     return array(
         with room as materialized (select * from spend_rooms(p_now))
         select l.id from lane l join run r on r.id = l.run_id
-         where l.is_live and l.kind = 'probe:scenario' and l.is_open and not l.is_paused and l.pending > 0
+         where l.is_live and l.id >= (select m.live_from from live_mark m)
+           and l.kind = 'probe:scenario' and l.is_open and not l.is_paused and l.pending > 0
            and exists (select from room m where spend_covers(m.scope, m.key, r.created_by, r.created_group)
                                             and spend_holds(m.remains, l)));
 end

@@ -18,7 +18,8 @@ begin
     perform pg_advisory_xact_lock(1919840623, hashtext(v_user));
     -- A statement of its own: it sees what was committed before the lock was granted.
     if (select sum(l.pending) from lane l join run r on r.id = l.run_id
-         where l.is_live and r.created_by = v_user) > p_waiting_max then
+         where l.is_live and l.id >= (select m.live_from from live_mark m)
+           and r.created_by = v_user) > p_waiting_max then
         raise exception 'more than % jobs of this user would wait', p_waiting_max
               using errcode = 'check_violation', constraint = 'user_waiting_jobs_max';
     end if;

@@ -80,7 +80,8 @@ impl Store {
             r#"select r.name, least(r.in_flight_max, floor(r.concurrency))::int as in_flight, r.requests_per_minute,
                       r.tokens_per_minute, r.hold_code,
                       (select count(distinct l.run_id) from lane l
-                        where l.is_live and l.kind = 'probe:scenario' and l.is_open and not l.is_paused
+                        where l.is_live and l.id >= (select m.live_from from live_mark m)
+                          and l.kind = 'probe:scenario' and l.is_open and not l.is_paused
                           and l.pending > 0 and r.name in (l.model, provider_of(l.model))) as "other_runs!"
                  from rate_limit r
                 where r.name in (select unnest(array[m, provider_of(m)]) from unnest($1::text[]) as m)

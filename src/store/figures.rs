@@ -12,7 +12,8 @@ const LANES: i32 = 10;
 const JOBS: i32 = 50;
 
 impl Store {
-    /// Brings the statistics of models up to date, and forgets tallies and spending that no reader needs any more.
+    /// Brings the statistics of models up to date, forgets tallies and spending that no reader needs any more, and notes
+    /// where the live lanes begin.
     ///
     /// # Errors
     /// Those of the database.
@@ -23,7 +24,7 @@ impl Store {
              ), spending as (
                 delete from spend_day where day < (clock_timestamp() at time zone 'UTC')::date - $4::int
              )
-             select refresh_model_statistics($1, $2, $3)",
+             select refresh_model_statistics($1, $2, $3), raise_live_mark()",
             RUNS,
             LANES,
             JOBS,

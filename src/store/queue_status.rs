@@ -14,7 +14,8 @@ impl Store {
             r#"
             with live as (
                 select l.kind, sum(l.pending) as pending, sum(l.active) as active
-                  from lane l where l.is_live group by l.kind
+                  from lane l
+                 where l.is_live and l.id >= (select m.live_from from live_mark m) group by l.kind
             ), ended as (
                 select m.kind, sum(m.completed) as completed, sum(m.failed) as failed
                   from queue_minute m

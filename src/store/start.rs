@@ -148,7 +148,8 @@ impl Store {
     /// The database's.
     pub async fn waiting_jobs(&self) -> Result<i64> {
         Ok(sqlx::query_scalar!(
-            r#"select coalesce(sum(l.pending), 0)::bigint as "n!" from lane l where l.is_live and l.is_open"#
+            r#"select coalesce(sum(l.pending), 0)::bigint as "n!" from lane l
+                where l.is_live and l.id >= (select m.live_from from live_mark m) and l.is_open"#
         )
         .fetch_one(&self.pool)
         .await?)
@@ -174,7 +175,8 @@ async fn waiting(c: impl PgExecutor<'_>, user: &str) -> Result<i64> {
     Ok(sqlx::query_scalar!(
         r#"select coalesce(sum(l.pending), 0)::bigint as "n!"
              from lane l join run r on r.id = l.run_id
-            where l.is_live and r.created_by = $1"#,
+            where l.is_live and l.id >= (select m.live_from from live_mark m)
+              and r.created_by = $1"#,
         user
     )
     .fetch_one(c)

@@ -5,10 +5,10 @@ mod completion;
 mod failpoints;
 mod fencing;
 mod first_claim;
+mod live_mark;
 mod logs;
 mod order;
 mod process;
-
 mod progress;
 mod refused;
 mod retries;

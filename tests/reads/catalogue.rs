@@ -21,7 +21,7 @@ const ENUMS: [&str; 9] = [
 ];
 
 /// The migrator's own is the first. Partitions of the archive come and go with the months, their parents stay.
-const TABLES: [&str; 36] = [
+const TABLES: [&str; 37] = [
     "_sqlx_migrations",
     "analysis",
     "archived_job (partitioned)",
@@ -40,6 +40,7 @@ const TABLES: [&str; 36] = [
     "lane_error",
     "leadership",
     "lease_watch",
+    "live_mark",
     "model_statistic",
     "node",
     "past_attempt",

@@ -206,6 +206,9 @@ broken! {
     fresh_jobs_that_are_not_counted:
         "update lane set fresh = fresh - 1 where id = (select id from lane where fresh > 0 order by id limit 1)"
         => [("job_found", 1)];
+    live_lanes_that_no_claim_would_look_at:
+        "update live_mark set live_from = (select max(id) from lane where is_live)"
+        => [("job_found", 3)];
     a_job_that_is_to_be_claimed_and_does_not_wait:
         "insert into waiting_job (lane_id, job_id, run_at)
          select lane_id, id, run_at from current_job where state = 'completed' order by id limit 1"

@@ -1,6 +1,7 @@
 -- Jobs are found beside their table: each that waits in waiting_job with its times, or among the fresh ones of its lane
 -- while nothing has happened to it; each that failed or was cancelled in ended_job; each that is active in what it was
--- claimed with, and one of which nothing was written since in exactly one claim. Nothing else stands there.
+-- claimed with, and one of which nothing was written since in exactly one claim. Nothing else stands there. A lane in which
+-- anything waits or runs is found beyond the mark.
 select format('job %s', coalesce(j.id, w.job_id)) as "subject!",
        case when w.job_id is null then 'waits, but no claim would find it'
             when j.id is null then 'is to be claimed, but does not wait'
@@ -40,3 +41,7 @@ select format('job %s', j.id), 'is active, but nobody would find it if its node 
   from job j
  where j.state = 'active'
    and not exists (select from claim c where c.id = j.claim_id and c.node_id = j.node_id and j.id = any (c.jobs))
+union all
+select format('lane %s', l.id), 'waits or runs, but stands before the mark from which claims look'
+  from lane l cross join live_mark m
+ where l.is_live and l.id < m.live_from
