@@ -170,12 +170,17 @@ async fn analyse(driver: Driver, over: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Archives what ended this long ago, until it is over; says how many jobs.
+/// Tidies up as a node that leads does, and archives what ended this long ago, until it is over; says how many jobs.
 async fn keep_archive(store: Store, after: Duration, over: CancellationToken) -> anyhow::Result<i64> {
     let policy: ArchivePolicy = Config::from_lookup(&|_| None)?.archive;
     let mut moved = 0;
+    let mut tidied = Instant::now();
     while !over.is_cancelled() {
         let begun = Instant::now();
+        if tidied.elapsed() > policy.interval {
+            store.refresh_figures().await?;
+            tidied = begun;
+        }
         let step = store.archive_jobs(after, policy.batch).await?.unwrap_or(0);
         moved += i64::from(step);
         let rest = if step == 0 { Duration::from_secs(1) } else { begun.elapsed() * REST };

@@ -58,7 +58,8 @@ begin
     for v_run in
         select r.id from run r
          where r.id = any (p_runs)
-           and not exists (select from lane l where l.run_id = r.id and l.kind = 'probe:scenario' and l.is_live)
+           -- Joined, all live lanes would be read.
+           and (select count(*) from lane l where l.run_id = r.id and l.kind = 'probe:scenario' and l.is_live) = 0
          order by r.id
     loop
         update run r
@@ -355,16 +356,17 @@ begin
     end if;
     -- A basic analysis that began before the last probe ended has not seen everything: compute it anew. A cancelled run
     -- ends before its last probe does.
-    v_again := array(select l.run_id from lane l join run r on r.id = l.run_id
-                                                join job j on j.lane_id = l.id
-                      where l.id = any (v_lanes) and l.kind = 'analyze:basic' and not l.is_live
-                        and j.state = 'completed'
-                        and j.claimed_at < greatest(r.completed_at, (
+    v_again := array(
+        select l.run_id from lane l
+         where l.id = any (v_lanes) and l.kind = 'analyze:basic' and not l.is_live
+           -- One by one, by keys: joined, all runs, lanes and jobs would be read.
+           and (select j.claimed_at from job j where j.lane_id = l.id and j.state = 'completed')
+               < (select greatest(r.completed_at, (
                             select max(p.updated_at) from lane p
-                             where p.run_id = r.id and p.kind = 'probe:scenario'))
-                        and r.completed_at is not null
-                        and not exists (select from lane p
-                                         where p.run_id = r.id and p.kind = 'probe:scenario' and p.is_live));
+                             where p.run_id = l.run_id and p.kind = 'probe:scenario'))
+                    from run r where r.id = l.run_id and r.completed_at is not null)
+           and (select count(*) from lane p
+                 where p.run_id = l.run_id and p.kind = 'probe:scenario' and p.is_live) = 0);
     perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
 
     -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more, and what

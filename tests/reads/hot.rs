@@ -77,4 +77,13 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
         assert_eq!(store.end_attempts(node.id, &ends, i32::MAX).await.unwrap().len(), BATCH as usize);
     })
     .await;
+
+    // One that ends alone looks at its run: whether it has seen all there is.
+    uses("ends of analyses", pool, "job_identity", ENTRIES_MAX, || async {
+        sqlx::query("select start_analysis($1, 'analyze:basic')").bind(run).execute(pool).await.unwrap();
+        let claims = store.claim_jobs(node.id, &[(JobKind::AnalyzeBasic, 1)]).await.unwrap().claims();
+        let ends = [end(claims[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed)];
+        assert_eq!(store.end_attempts(node.id, &ends, i32::MAX).await.unwrap().len(), 1);
+    })
+    .await;
 }
