@@ -194,8 +194,8 @@ impl Store {
         let retryable: Vec<Option<bool>> =
             ends.iter().map(|e| e.error.as_ref().map(|x| x.retryable)).collect();
         let stderr = column(|e| e.stderr_tail.as_deref().map(storable));
-        let usage = column_of_json(ends, |e| e.usage.as_deref());
-        let analyses = column_of_json(ends, |e| match &e.result {
+        let usage = json_unless_empty(ends, |e| e.usage.as_deref());
+        let analyses = json_unless_empty(ends, |e| match &e.result {
             Some(AttemptResult::Analysis(raw)) => Some(raw),
             _ => None,
         });
@@ -223,23 +223,23 @@ impl Store {
             &ids,
             &numbers,
             &outcomes,
-            said(&delays) as Option<&[i64]>,
-            said(&codes) as Option<&[Option<String>]>,
-            said(&messages) as Option<&[Option<String>]>,
-            said(&retryable) as Option<&[Option<bool>]>,
-            said(&stderr) as Option<&[Option<String>]>,
+            unless_empty(&delays) as Option<&[i64]>,
+            unless_empty(&codes) as Option<&[Option<String>]>,
+            unless_empty(&messages) as Option<&[Option<String>]>,
+            unless_empty(&retryable) as Option<&[Option<bool>]>,
+            unless_empty(&stderr) as Option<&[Option<String>]>,
             usage as Option<Vec<Option<Json<&RawValue>>>>,
             analyses as Option<Vec<Option<Json<&RawValue>>>>,
-            said(&suspect) as Option<&[bool]>,
-            said(&alone) as Option<&[bool]>,
-            said(&fingerprints) as Option<&[Option<String>]>,
+            unless_empty(&suspect) as Option<&[bool]>,
+            unless_empty(&alone) as Option<&[bool]>,
+            unless_empty(&fingerprints) as Option<&[Option<String>]>,
             crash_hold_jobs,
-            said(&holds) as Option<&[bool]>,
-            said(&costs) as Option<&[Option<String>]>,
-            said(&turns) as Option<&[Option<&str>]>,
-            said(&versions) as Option<&[Option<String>]>,
-            said(&scores) as Option<&[Option<i32>]>,
-            said(&latencies) as Option<&[Option<i32>]>
+            unless_empty(&holds) as Option<&[bool]>,
+            unless_empty(&costs) as Option<&[Option<String>]>,
+            unless_empty(&turns) as Option<&[Option<&str>]>,
+            unless_empty(&versions) as Option<&[Option<String>]>,
+            unless_empty(&scores) as Option<&[Option<i32>]>,
+            unless_empty(&latencies) as Option<&[Option<i32>]>
         )
         .fetch_all(&self.pool)
         .await?;
@@ -301,13 +301,13 @@ fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// A parallel array that says anything; nothing is sent of one that does not, which in most batches are most of them.
-fn said<T: Default + PartialEq>(values: &[T]) -> Option<&[T]> {
+/// The array, or null for one of nothing but nulls, false or 0: in most batches most are, and each element would be sent.
+fn unless_empty<T: Default + PartialEq>(values: &[T]) -> Option<&[T]> {
     values.iter().any(|v| *v != T::default()).then_some(values)
 }
 
 /// The same for JSON, which cannot be compared.
-fn column_of_json(
+fn json_unless_empty(
     ends: &[AttemptEnd],
     value: fn(&AttemptEnd) -> Option<&RawValue>,
 ) -> Option<Vec<Option<Json<&RawValue>>>> {
