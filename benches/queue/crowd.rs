@@ -90,7 +90,7 @@ async fn time_claims(driver: &Driver, claims: usize, batch: u32) -> anyhow::Resu
         let begun = Instant::now();
         let claimed = driver.claim_once(JobKind::ProbeScenario).await?;
         times.push(begun.elapsed());
-        ensure!(claimed.len() == batch as usize, "{} jobs instead of {batch}", claimed.len());
+        ensure!(claimed.claims.len() == batch as usize, "{} jobs instead of {batch}", claimed.claims.len());
         driver.complete(claimed, Answer::Echo).await?;
     }
     Ok(times)

@@ -57,6 +57,12 @@ pub struct Tally {
     pub ending: Duration,
 }
 
+/// What one claim brought.
+pub struct Batch {
+    pub claims: Vec<Claim>,
+    taken_in: Option<i64>,
+}
+
 impl Driver {
     /// Registers a node that claims so many jobs at once.
     pub async fn register(database: &Database, batch: u32) -> anyhow::Result<Self> {
@@ -84,18 +90,22 @@ impl Driver {
     }
 
     /// Claims one batch of a kind.
-    pub async fn claim_once(&self, kind: JobKind) -> anyhow::Result<Vec<Claim>> {
-        Ok(self.store.claim_jobs(self.id, &[(kind, self.batch)]).await?.claims())
+    pub async fn claim_once(&self, kind: JobKind) -> anyhow::Result<Batch> {
+        let claimed = self.store.claim_jobs(self.id, &[(kind, self.batch)]).await?;
+        Ok(Batch { claims: claimed.claims(), taken_in: claimed.taken_in })
     }
 
     /// Completes what was claimed, with this answer each.
-    pub async fn complete(&self, claims: Vec<Claim>, answer: Answer) -> anyhow::Result<()> {
-        self.end(&self.store, claims, answer).await
+    pub async fn complete(&self, batch: Batch, answer: Answer) -> anyhow::Result<()> {
+        self.end(&self.store, batch, answer).await
     }
 
-    async fn end(&self, store: &Store, claims: Vec<Claim>, answer: Answer) -> anyhow::Result<()> {
+    async fn end(&self, store: &Store, batch: Batch, answer: Answer) -> anyhow::Result<()> {
+        let Batch { claims, taken_in } = batch;
         let ends = claims.into_iter().map(|claim| completed(claim, answer)).collect::<Result<Vec<_>, _>>()?;
-        let ended = store.end_attempts(self.id, &ends, i32::MAX).await?;
+        let ended = store
+            .end_attempts_in(self.id, &ends, taken_in.as_ref().map(std::slice::from_ref), i32::MAX)
+            .await?;
         ensure!(
             ended.len() == ends.len(),
             "{} of {} ends came too late",
@@ -129,7 +139,7 @@ impl Driver {
 
     async fn claim(
         &self,
-        ends: mpsc::Sender<Vec<Claim>>,
+        ends: mpsc::Sender<Batch>,
         enough: Option<CancellationToken>,
     ) -> anyhow::Result<Tally> {
         // A connection of its own, as the orchestrator's claimer has.
@@ -157,24 +167,21 @@ impl Driver {
             }
             tally.reading += read_from.elapsed();
             ensure!(works.len() == claimed.claims().len(), "{} payloads", works.len());
-            ends.send(works.into_iter().map(|(work, _)| work.claim).collect()).await?;
+            let claims = works.into_iter().map(|(work, _)| work.claim).collect();
+            ends.send(Batch { claims, taken_in: claimed.taken_in }).await?;
         }
         Ok(tally)
     }
 
-    async fn write(
-        &self,
-        batches: &Mutex<mpsc::Receiver<Vec<Claim>>>,
-        answer: Answer,
-    ) -> anyhow::Result<Tally> {
+    async fn write(&self, batches: &Mutex<mpsc::Receiver<Batch>>, answer: Answer) -> anyhow::Result<Tally> {
         let store = self.store.on_one_connection();
         let mut tally = Tally::default();
         loop {
             let next = batches.lock().await.recv().await;
-            let Some(claims) = next else { break };
-            let jobs = claims.len();
+            let Some(batch) = next else { break };
+            let jobs = batch.claims.len();
             let begun = Instant::now();
-            self.end(&store, claims, answer).await?;
+            self.end(&store, batch, answer).await?;
             tally.ending += begun.elapsed();
             tally.jobs += jobs;
         }

@@ -147,13 +147,13 @@ async fn work(driver: Driver, over: CancellationToken) -> anyhow::Result<Vec<Cla
     let mut all = Vec::new();
     while !over.is_cancelled() {
         let at = Instant::now();
-        let claims = driver.claim_once(JobKind::ProbeScenario).await?;
-        if claims.is_empty() {
+        let batch = driver.claim_once(JobKind::ProbeScenario).await?;
+        if batch.claims.is_empty() {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
-        all.push(Claimed { at, took: at.elapsed(), jobs: claims.len() });
-        driver.complete(claims, Answer::Echo).await?;
+        all.push(Claimed { at, took: at.elapsed(), jobs: batch.claims.len() });
+        driver.complete(batch, Answer::Echo).await?;
     }
     driver.close().await;
     Ok(all)
@@ -162,8 +162,8 @@ async fn work(driver: Driver, over: CancellationToken) -> anyhow::Result<Vec<Cla
 /// Has every analysis find that nothing has changed.
 async fn analyse(driver: Driver, over: CancellationToken) -> anyhow::Result<()> {
     while !over.is_cancelled() {
-        let claims = driver.claim_once(JobKind::AnalyzeBasic).await?;
-        driver.complete(claims, Answer::Unchanged).await?;
+        let batch = driver.claim_once(JobKind::AnalyzeBasic).await?;
+        driver.complete(batch, Answer::Unchanged).await?;
         tokio::time::sleep(Duration::from_secs(1) / RUNS).await;
     }
     driver.close().await;
@@ -221,12 +221,12 @@ async fn long_lane(stage: &Stage, scale: &Scale, report: Option<&mut Report>) ->
     let mut times = Vec::new();
     loop {
         let begun = Instant::now();
-        let claims = driver.claim_once(JobKind::ProbeScenario).await?;
-        if claims.is_empty() {
+        let batch = driver.claim_once(JobKind::ProbeScenario).await?;
+        if batch.claims.is_empty() {
             break;
         }
         times.push(begun.elapsed());
-        driver.complete(claims, Answer::Echo).await?;
+        driver.complete(batch, Answer::Echo).await?;
     }
     driver.close().await;
     if let Some(held) = held {

@@ -50,13 +50,14 @@ create trigger lanes_come_alive after insert on lane referencing new table as ne
 create trigger lane_comes_alive after update of is_live on lane for each row when (new.is_live and not old.is_live)
     execute function keep_live_mark();
 
--- Moves the mark up to the first live lane, unless a lane that cannot be seen yet is coming to life.
+-- Moves the mark up to the first live lane, or to the last of all, unless a lane that cannot be seen yet is coming to life.
 create function raise_live_mark() returns void language plpgsql as $$
 begin
     if pg_try_advisory_xact_lock(lanes_come()) then
         update live_mark m set live_from = n.id
-          from (select min(l.id) as id from lane l
-                 where l.is_live and l.id >= (select o.live_from from live_mark o)) as n
+          from (select coalesce((select min(l.id) from lane l
+                                  where l.is_live and l.id >= (select o.live_from from live_mark o)),
+                                (select max(l.id) from lane l)) as id) as n
          where m.live_from < n.id;
     end if;
 end

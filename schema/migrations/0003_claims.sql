@@ -29,7 +29,8 @@ $$;
 -- are left to wait; null serves all.
 create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
 returns table (
-    job_id bigint, number int, look_after_ms bigint, of_lane bigint, scenario_key text, prompt text, dimensions jsonb
+    job_id bigint, number int, look_after_ms bigint, of_lane bigint, scenario_key text, prompt text, dimensions jsonb,
+    claim_id bigint
 ) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
@@ -307,7 +308,8 @@ begin
            and r.status in ('PENDING', 'RUNNING')
     )
     -- The charge is read, so that it happens.
-    select c.id, c.claims, null::bigint, case when s.id is not null then c.lane_id end, s.key, s.prompt, s.dimensions
+    select c.id, c.claims, null::bigint, case when s.id is not null then c.lane_id end, s.key, s.prompt, s.dimensions,
+           (select h.id from held h)
       from claimed c
       left join scenario s on s.id = c.scenario_id and s.id = any (array(select p.scenario_id from picked p))
      cross join charged;

@@ -58,8 +58,9 @@ begin
     for v_run in
         select r.id from run r
          where r.id = any (p_runs)
-           -- Joined, all live lanes would be read.
-           and (select count(*) from lane l where l.run_id = r.id and l.kind = 'probe:scenario' and l.is_live) = 0
+           -- By the run: among the live lanes, those of all runs would be read, and what an old snapshot keeps of them.
+           and (select count(*) filter (where l.is_live) from lane l
+                 where l.run_id = r.id and l.kind = 'probe:scenario') = 0
          order by r.id
     loop
         update run r
@@ -67,7 +68,9 @@ begin
                version = r.version + 1
          where r.id = v_run and r.status in ('PENDING', 'RUNNING', 'PAUSED');
         -- An analysis that waits for the end of a pause would wait for ever: the pause has ended with the run.
-        update lane l set is_paused = false where l.run_id = v_run and l.is_paused and l.is_live;
+        update lane l set is_paused = false
+         where l.id = any (array(select a.id from lane a where a.run_id = v_run and a.kind <> 'probe:scenario'))
+           and l.is_paused and l.is_live;
         perform start_analysis(v_run, 'analyze:basic');
     end loop;
 end
@@ -141,7 +144,9 @@ create function end_attempts(
     p_turns json[] default null,
     p_model_version text[] default null,
     p_score int[] default null,
-    p_latency_ms int[] default null
+    p_latency_ms int[] default null,
+    -- The node's claims that hold these jobs; null when it does not know, and all that it has are looked through.
+    p_claims bigint[] default null
 )
 returns table (job_id bigint, state job_state) language plpgsql
 -- See claim_jobs.
@@ -154,6 +159,7 @@ declare
     v_now      timestamptz;
     v_is_late  boolean := false;
     v_lanes    bigint[];
+    v_claims   bigint[];
     -- What ended, in parallel.
     v_ids      bigint[];
     v_states   job_state[];
@@ -173,10 +179,11 @@ begin
         v_is_late := found;
     end if;
     v_limited := lock_limits_of(p_job, p_error_code, p_holds);
+    v_claims := coalesce(p_claims, array(select c.id from claim c where c.node_id = p_node));
     if v_is_late then
-        -- Those of all that the node has: cheaper than to look each job up.
+        -- Those of the claims: cheaper than to look each job up.
         v_lanes := array(select distinct t.lane_id from claim c cross join lateral unnest(c.lanes) as t (lane_id)
-                          where c.node_id = p_node);
+                          where c.id = any (v_claims));
         v_is_late := not exists (select from lane l where l.id = any (v_lanes) and l.kind <> 'probe:scenario');
     end if;
     if not v_is_late then
@@ -189,7 +196,8 @@ begin
         -- What is wide is looked up where it is needed: the parameters are expanded arrays, and a row carries its place.
         select * from unnest(p_job, p_number, p_outcome) with ordinality as t (id, number, outcome, at)
     ), taken as materialized (
-        select c.id, c.claimed_at, t.job_id from claim c cross join lateral unnest(c.jobs) as t (job_id) where c.node_id = p_node
+        select c.id, c.claimed_at, t.job_id from claim c cross join lateral unnest(c.jobs) as t (job_id)
+         where c.id = any (v_claims) and c.node_id = p_node
     ), changed as (
         -- The fence: of claims that are not the node's any more nothing is found. The row of a job that was claimed once and has
         -- not ended says nothing of that; the node's claims do.
@@ -290,9 +298,10 @@ begin
     ), of_claim as (
         select e.claim_id, count(*)::int as n from ended e group by e.claim_id
     ), counted_down as (
-        update claim c set unended = c.unended - e.n from of_claim e where c.id = e.claim_id and c.unended > e.n
+        update claim c set unended = c.unended - e.n from of_claim e
+         where c.id = e.claim_id and c.id = any (v_of_claim) and c.unended > e.n
     ), over as (
-        delete from claim c using of_claim e where c.id = e.claim_id and c.unended <= e.n
+        delete from claim c using of_claim e where c.id = e.claim_id and c.id = any (v_of_claim) and c.unended <= e.n
     ), of_lane as materialized (
         select e.lane_id, count(*)::int as n,
                count(*) filter (where e.state = 'pending')::int as pending,
@@ -365,8 +374,8 @@ begin
                             select max(p.updated_at) from lane p
                              where p.run_id = l.run_id and p.kind = 'probe:scenario'))
                     from run r where r.id = l.run_id and r.completed_at is not null)
-           and (select count(*) from lane p
-                 where p.run_id = l.run_id and p.kind = 'probe:scenario' and p.is_live) = 0);
+           and (select count(*) filter (where p.is_live) from lane p
+                 where p.run_id = l.run_id and p.kind = 'probe:scenario') = 0);
     perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
 
     -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more, and what

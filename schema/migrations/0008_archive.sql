@@ -192,7 +192,8 @@ create function archivable_lanes(p_after interval) returns table (id bigint, run
       join run r on r.id = l.run_id
      where not l.is_archived and l.kind = 'probe:scenario' and not l.is_live and l.is_settled
        and r.completed_at <= clock_timestamp() - p_after and r.deleted_at is null
-       and not exists (select from lane s where s.run_id = l.run_id and s.is_live)
+       -- See finish_runs.
+       and (select count(*) filter (where s.is_live) from lane s where s.run_id = l.run_id) = 0
        and not exists (select from dead_letter d where d.run_id = l.run_id and d.status = 'pending')
 $$;
 

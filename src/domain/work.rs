@@ -14,6 +14,8 @@ use super::job::{AttemptOutcome, Claim, JobKind};
 pub struct Work {
     /// The job and the number of the claim.
     pub claim: Claim,
+    /// The id of what a node has taken at once, with this job in it; `None` when the node does not know it.
+    pub taken_in: Option<i64>,
     /// Its lane.
     pub lane_id: i64,
     /// Its run.

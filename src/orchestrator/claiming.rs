@@ -11,7 +11,7 @@ use super::verdict;
 use crate::domain::job::Claim;
 use crate::domain::work::{RunContext, Work};
 use crate::executor::Stop;
-use crate::store::{Contexts, FirstClaim, Result, Store};
+use crate::store::{Claimed, Contexts, Result, Store};
 
 /// The wait before the database is asked again after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
@@ -74,7 +74,7 @@ impl Claimer {
         if self.unsure_until.is_some() || self.looked_at.elapsed() > LOOK_EVERY {
             let began = Instant::now();
             let unknown = self.unknown().await?;
-            self.begin(&[], &unknown).await;
+            self.begin(&Claimed { again: unknown, ..Claimed::default() }).await;
             self.looked_at = began;
             if self.unsure_until.is_some_and(|until| began <= until) {
                 poll = poll.min(ERROR_PAUSE);
@@ -102,7 +102,7 @@ impl Claimer {
                 return Err(error);
             }
         };
-        self.begin(&claimed.first, &claimed.again).await;
+        self.begin(&claimed).await;
         // Of a cancel between the claim and now nobody has told these jobs.
         if self.cancels.has_changed().unwrap_or(false) {
             session.cancels.send_replace(());
@@ -136,9 +136,9 @@ impl Claimer {
 
     /// Reads what is not known of what was claimed, and starts it. The claims are ours: this goes on until they are read, or
     /// given up with the lease.
-    async fn begin(&mut self, first: &[FirstClaim], others: &[Claim]) {
+    async fn begin(&mut self, claimed: &Claimed) {
         while !self.session.lost.is_cancelled() {
-            match self.read(first, others).await {
+            match self.read(claimed).await {
                 Ok(works) => {
                     works.into_iter().for_each(|(work, context)| self.start(work, context));
                     return;
@@ -151,14 +151,15 @@ impl Claimer {
         }
     }
 
-    async fn read(&mut self, first: &[FirstClaim], others: &[Claim]) -> Result<Vec<(Work, Arc<RunContext>)>> {
+    async fn read(&mut self, claimed: &Claimed) -> Result<Vec<(Work, Arc<RunContext>)>> {
+        let Claimed { taken_in, first, again, .. } = claimed;
         let mut works = self.store.first_work(first, &mut self.contexts).await?;
-        if !others.is_empty() {
-            let others_work = self.store.work(self.session.node, others, &mut self.contexts).await?;
+        if !again.is_empty() {
+            let others = self.store.work(self.session.node, again, &mut self.contexts).await?;
             // A claim that is no longer current was taken from us; its number says so.
-            works.extend(others_work.into_iter().filter(|(work, _)| others.contains(&work.claim)));
+            works.extend(others.into_iter().filter(|(work, _)| again.contains(&work.claim)));
         }
-        Ok(works)
+        Ok(works.into_iter().map(|(work, context)| (Work { taken_in: *taken_in, ..work }, context)).collect())
     }
 
     fn start(&self, work: Work, context: Arc<RunContext>) {

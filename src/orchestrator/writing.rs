@@ -1,6 +1,7 @@
 //! Puts the ends of attempts on record: everything that has gathered while the last transaction ran goes into the next.
 //! When many gather, the next does not wait for the last.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,10 +117,13 @@ async fn replace(session: &Session, store: &Store, ending: Ending, refused: &Err
 async fn record_whole(session: &Session, store: &Store, batch: &[Ending]) -> Result<(), Error> {
     let hold_jobs = session.parts.config.numbers.crash_hold_jobs;
     let ends: Vec<_> = batch.iter().map(|e| e.end.clone()).collect();
+    // Of one that is not known, all of the node's are looked through.
+    let taken_in: Option<BTreeSet<i64>> = batch.iter().map(|e| e.work.taken_in).collect();
+    let taken_in: Option<Vec<i64>> = taken_in.map(|ids| ids.into_iter().collect());
     let mut pause = RETRY_FIRST;
     let mut answer_lost = false;
     loop {
-        match store.end_attempts(session.node, &ends, hold_jobs).await {
+        match store.end_attempts_in(session.node, &ends, taken_in.as_deref(), hold_jobs).await {
             Ok(ended) => {
                 settle(session, batch, &ended, answer_lost).await;
                 return Ok(());

@@ -17,6 +17,8 @@ use crate::domain::{JobKind, JobState};
 /// What a claim brought, committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claimed {
+    /// What its jobs were taken with, if there were any (see [`Work::taken_in`](crate::domain::work::Work)).
+    pub taken_in: Option<i64>,
     /// The first claims of probes.
     pub first: Vec<FirstClaim>,
     /// All others; what these jobs ask is still to be read.
@@ -86,6 +88,7 @@ impl Store {
                 claimed.look_after = Some(Duration::from_millis(ms.unsigned_abs()));
             }
             let (Some(job_id), Some(number)) = (r.job_id, r.number) else { continue };
+            claimed.taken_in = r.claim_id;
             let claim = Claim { job_id, number };
             match (r.of_lane, r.scenario_key, r.prompt, r.dimensions) {
                 (Some(lane_id), Some(key), Some(prompt), Some(dimensions)) => {
@@ -183,6 +186,21 @@ impl Store {
         ends: &[AttemptEnd],
         crash_hold_jobs: i32,
     ) -> Result<Vec<(i64, JobState)>> {
+        self.end_attempts_in(node, ends, None, crash_hold_jobs).await
+    }
+
+    /// The same for jobs that were taken with these claims (see [`Claimed::taken_in`]), so that not all of the node's are looked
+    /// through; a job that was not is taken for one that comes too late.
+    ///
+    /// # Errors
+    /// As [`Store::end_attempts`].
+    pub async fn end_attempts_in(
+        &self,
+        node: Uuid,
+        ends: &[AttemptEnd],
+        taken_in: Option<&[i64]>,
+        crash_hold_jobs: i32,
+    ) -> Result<Vec<(i64, JobState)>> {
         let column = |f: fn(&AttemptEnd) -> Option<String>| ends.iter().map(f).collect::<Vec<_>>();
         let ids: Vec<i64> = ends.iter().map(|e| e.claim.job_id).collect();
         let numbers: Vec<i32> = ends.iter().map(|e| e.claim.number).collect();
@@ -239,7 +257,8 @@ impl Store {
             unless_empty(&turns) as Option<&[Option<&str>]>,
             unless_empty(&versions) as Option<&[Option<String>]>,
             unless_empty(&scores) as Option<&[Option<i32>]>,
-            unless_empty(&latencies) as Option<&[Option<i32>]>
+            unless_empty(&latencies) as Option<&[Option<i32>]>,
+            taken_in
         )
         .fetch_all(&self.pool)
         .await?;

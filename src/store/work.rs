@@ -160,6 +160,7 @@ impl Contexts {
         let run = self.runs.get(&lane.run_id)?;
         let work = Work {
             claim,
+            taken_in: None,
             lane_id,
             run_id: lane.run_id,
             kind: lane.kind,

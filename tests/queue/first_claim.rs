@@ -76,10 +76,22 @@ async fn it_is_in_the_claim_alone_until_the_end_writes_it() {
 async fn nobody_else_can_end_it_and_a_second_end_changes_nothing() {
     let (direct, node, run) = queue(&["mock/echo"]).await;
     let other = direct.node().await;
-    let claim = direct.claim(node, JobKind::ProbeScenario, 1).await[0];
+    let brought = direct.store.claim_jobs(node, &[(JobKind::ProbeScenario, 1)]).await.unwrap();
+    let (claim, taken_in) = (brought.claims()[0], brought.taken_in.unwrap());
     let waiting = Claim { job_id: claim.job_id + 1, number: 1 };
     let before = row(&direct.db, claim.job_id).await;
     assert_eq!(direct.end(other, completed(claim)).await, None, "another node's");
+    for (who, taken_in, what) in [
+        (other, taken_in, "another node's, by its number"),
+        (node, taken_in + 1, "not one of what it was taken with"),
+    ] {
+        let ends = [completed(claim)];
+        assert_eq!(
+            direct.store.end_attempts_in(who, &ends, Some(&[taken_in]), i32::MAX).await.unwrap(),
+            [],
+            "{what}"
+        );
+    }
     assert_eq!(direct.end(node, completed(Claim { number: 2, ..claim })).await, None, "a number not given");
     assert_eq!(direct.end(node, completed(waiting)).await, None, "one that waits");
     assert_eq!(row(&direct.db, claim.job_id).await, before);

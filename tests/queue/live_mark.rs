@@ -57,6 +57,8 @@ async fn it_goes_up_to_the_first_live_lane_and_back_to_one_that_comes_to_life_ag
     complete(&direct, node, JobKind::ProbeScenario).await;
     complete(&direct, node, JobKind::AnalyzeBasic).await;
     direct.store.refresh_figures().await.unwrap();
+    let last: i64 = sqlx::query_scalar("select max(id) from lane").fetch_one(&direct.db).await.unwrap();
+    assert_eq!(mark(&direct.db).await, last, "nothing lives");
     assert_eq!(direct.violations(true, &[ended, waits]).await, []);
 }
 

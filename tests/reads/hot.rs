@@ -20,6 +20,8 @@ use crate::support::direct::end;
 const BATCH: u32 = 20;
 /// Lanes in which something waits are few; their entries and those of a batch, each looked at a few times.
 const ENTRIES_MAX: i64 = 400;
+/// Of a node's claims and of live lanes, so many that whoever reads them all is told.
+const CROWD: i32 = 1_600;
 
 /// Reads the run's progress, then claims some of its jobs, looks at them, and ends them.
 pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
@@ -40,18 +42,18 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
         providers: vec!["mock".into()],
     };
     store.register_node(&node, Duration::from_secs(3_600)).await.unwrap();
-    let claimed: Mutex<Vec<Vec<Claim>>> = Mutex::default();
+    let claimed: Mutex<Vec<(Vec<Claim>, i64)>> = Mutex::default();
     uses("claims", pool, "waiting_job_due", ENTRIES_MAX, || async {
-        let claims = store.claim_jobs(node.id, &[(JobKind::ProbeScenario, BATCH)]).await.unwrap().claims();
-        assert_eq!(claims.len(), BATCH as usize);
-        claimed.lock().unwrap().push(claims);
+        let brought = store.claim_jobs(node.id, &[(JobKind::ProbeScenario, BATCH)]).await.unwrap();
+        assert_eq!(brought.claims().len(), BATCH as usize);
+        claimed.lock().unwrap().push((brought.claims(), brought.taken_in.unwrap()));
     })
     .await;
     let batches = claimed.into_inner().unwrap();
-    let active: usize = batches.iter().map(Vec::len).sum();
+    let active: usize = batches.iter().map(|(claims, _)| claims.len()).sum();
     uses("claimed work", pool, "job_pkey", ENTRIES_MAX, || async {
         let mut contexts = Contexts::default();
-        assert_eq!(store.work(node.id, &batches[0], &mut contexts).await.unwrap().len(), BATCH as usize);
+        assert_eq!(store.work(node.id, &batches[0].0, &mut contexts).await.unwrap().len(), BATCH as usize);
     })
     .await;
     uses("what a node has", pool, "job_pkey", ENTRIES_MAX, || async {
@@ -67,23 +69,83 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     })
     .await;
 
+    crowd(pool, node.id).await;
+    let before = scans_of_claims(pool).await;
     let batches = Mutex::new(batches);
     uses("ends", pool, "job_pkey", ENTRIES_MAX, || async {
-        let claims = batches.lock().unwrap().pop().unwrap();
+        let (claims, taken_in) = batches.lock().unwrap().pop().unwrap();
         let ends: Vec<AttemptEnd> = claims
             .into_iter()
             .map(|claim| end(claim, JobKind::ProbeScenario, AttemptOutcome::Completed))
             .collect();
-        assert_eq!(store.end_attempts(node.id, &ends, i32::MAX).await.unwrap().len(), BATCH as usize);
+        let ended = store.end_attempts_in(node.id, &ends, Some(&[taken_in]), i32::MAX).await.unwrap();
+        assert_eq!(ended.len(), BATCH as usize);
     })
     .await;
 
+    assert_eq!(scans_of_claims(pool).await, before, "an end reads all that nodes have");
+    let closed = settled_run(pool).await;
+    uses("what may be archived", pool, "lane_identity", ENTRIES_MAX, || async {
+        let lane: i64 = sqlx::query_scalar(
+            "select a.id from archivable_lanes('0') a join lane l on l.id = a.id
+              where a.id = (select x.id from lane x where x.run_id = $1 and x.kind = 'probe:scenario')",
+        )
+        .bind(closed)
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        assert!(lane > 0);
+    })
+    .await;
+
+    // Lanes in which nothing is left to claim or end would be in the way of claims alone.
+    sqlx::query("delete from lane where run_id = md5('r400')::uuid and position > 0")
+        .execute(pool)
+        .await
+        .unwrap();
     // One that ends alone looks at its run: whether it has seen all there is.
     uses("ends of analyses", pool, "job_identity", ENTRIES_MAX, || async {
         sqlx::query("select start_analysis($1, 'analyze:basic')").bind(run).execute(pool).await.unwrap();
-        let claims = store.claim_jobs(node.id, &[(JobKind::AnalyzeBasic, 1)]).await.unwrap().claims();
-        let ends = [end(claims[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed)];
-        assert_eq!(store.end_attempts(node.id, &ends, i32::MAX).await.unwrap().len(), 1);
+        let brought = store.claim_jobs(node.id, &[(JobKind::AnalyzeBasic, 1)]).await.unwrap();
+        let ends = [end(brought.claims()[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed)];
+        let taken_in = [brought.taken_in.unwrap()];
+        assert_eq!(store.end_attempts_in(node.id, &ends, Some(&taken_in), i32::MAX).await.unwrap().len(), 1);
     })
     .await;
+}
+
+/// Much else that the node has, and many lanes in which something runs.
+async fn crowd(pool: &PgPool, node: Uuid) {
+    sqlx::query(
+        "with held as (
+            insert into claim (node_id, claimed_at, jobs, lanes, unended)
+            select $1, now(), '{}', '{}', 1 from generate_series(1, $2)
+         )
+         insert into lane (run_id, kind, model, position, priority, is_live, total, pending, active)
+         select md5('r400')::uuid, 'probe:scenario', 'mock/' || n, n, 5, true, 1, 0, 1 from generate_series(1, $2) n",
+    )
+    .bind(node)
+    .bind(CROWD)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+/// How often the table was read as a whole.
+async fn scans_of_claims(pool: &PgPool) -> i64 {
+    sqlx::query("select pg_stat_force_next_flush()").execute(pool).await.unwrap();
+    sqlx::query_scalar("select seq_scan from pg_stat_user_tables where relname = 'claim'")
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+/// A run of which everything has ended.
+async fn settled_run(pool: &PgPool) -> Uuid {
+    sqlx::query_scalar(
+        "select run_id from lane where not is_live and kind = 'probe:scenario' and not is_archived limit 1",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
 }
