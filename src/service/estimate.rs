@@ -67,7 +67,14 @@ impl Service {
     pub async fn estimate_run(&self, input: StartRunInput) -> Result<RunEstimate> {
         let prepared = self.prepare(input).await?;
         let costs = self.job_costs(&prepared).await?;
-        let forecast = self.forecast(&prepared, &costs).await?;
+        let priority = prepared.run.priority.value();
+        let capacity = self.store.probe_capacity(priority).await.map_err(|e| self.failed(e))?;
+        let limits = self.limits_on(&prepared).await?;
+        let sizes = match known_sizes(&costs) {
+            Some(sizes) => sizes,
+            None => self.prompt_sizes(&prepared).await?,
+        };
+        let forecast = self.forecast(&prepared, &costs, sizes, capacity, limits).await?;
         let past = self.store.past_runs(PAST_RUNS).await.map_err(|e| self.failed(e))?;
         let ratios = |of: fn(&PastRun) -> Option<f64>| past.iter().filter_map(of).collect::<Vec<f64>>();
         let (durations, spent) = (ratios(|p| p.duration_ratio), ratios(|p| p.cost_ratio));
@@ -85,19 +92,26 @@ impl Service {
         })
     }
 
+    /// The limits that bear on a run.
+    pub(super) async fn limits_on(&self, prepared: &Prepared) -> Result<Vec<SharedLimit>> {
+        let models: Vec<String> = prepared.run.models.iter().map(ToString::to_string).collect();
+        self.store.limits_on(&models).await.map_err(|e| self.failed(e))
+    }
+
     /// What is foretold of a run before it is corrected by how far such forecasts were off.
-    pub(super) async fn forecast(&self, prepared: &Prepared, costs: &[Option<JobCost>]) -> Result<Forecast> {
+    pub(super) async fn forecast(
+        &self,
+        prepared: &Prepared,
+        costs: &[Option<JobCost>],
+        sizes: PromptSizes,
+        capacity: Capacity,
+        limits: Vec<SharedLimit>,
+    ) -> Result<Forecast> {
         let run = &prepared.run;
         let names: Vec<String> = run.models.iter().map(ToString::to_string).collect();
         let statistics = self.store.model_statistics(&names).await.map_err(|e| self.failed(e))?;
-        let capacity = self.store.probe_capacity(run.priority.value()).await.map_err(|e| self.failed(e))?;
-        let limits = self.store.limits_on(&names).await.map_err(|e| self.failed(e))?;
         let known: Vec<Option<&ModelStatistic>> =
             names.iter().map(|name| statistics.iter().find(|s| s.model == *name)).collect();
-        let sizes = match costs.iter().flatten().next() {
-            Some(cost) => cost.sizes,
-            None => self.prompt_sizes(prepared).await?,
-        };
         let models = names
             .into_iter()
             .zip(&known)
@@ -146,6 +160,11 @@ impl Service {
             sample_size: statistic.map_or(0, |s| s.jobs),
         }
     }
+}
+
+/// The lengths of the prompts, if they were read for the costs.
+pub(super) fn known_sizes(costs: &[Option<JobCost>]) -> Option<PromptSizes> {
+    costs.iter().flatten().next().map(|cost| cost.sizes)
 }
 
 /// How many probes of a run run at once: its even share of the slots, within its own limit.

@@ -70,10 +70,9 @@ impl Service {
         found.ok_or_else(|| not_found(Entity::Limit, name))
     }
 
-    /// Turns a new run away while the queue is deeper than it may be.
-    pub(super) async fn admit(&self, run: &RunInsert) -> Result<()> {
+    /// Turns a new run away while the queue is deeper than it may be: with so many jobs that wait.
+    pub(super) fn admit(&self, run: &RunInsert, waiting: i64) -> Result<()> {
         let numbers = &self.config.numbers;
-        let waiting = self.store.waiting_jobs().await.map_err(|e| self.failed(e))?;
         if waiting < numbers.queue_waiting_jobs_max {
             return Ok(());
         }

@@ -1,10 +1,11 @@
 //! `startRun`: one request becomes a run with all its jobs, or nothing.
 
 use super::access::{not_found, require_writer};
-use super::estimate::Forecast;
+use super::estimate::{Forecast, known_sizes};
 use super::money::{JobCost, check_budget};
 use super::{Entity, Error, Result, Service};
 use crate::domain::definition::DefinitionContent;
+use crate::domain::estimate::PromptSizes;
 use crate::domain::queue::{QueueError, job_count};
 use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
@@ -58,22 +59,34 @@ impl Service {
         let asked = input.definition_id.clone();
         let prepared = self.prepare(input).await?;
         let jobs = prepared.jobs;
+        let met = self
+            .store
+            .conditions(&requester.subject, prepared.run.priority.value())
+            .await
+            .map_err(|e| self.failed(e))?;
         let costs = self.job_costs(&prepared).await?;
         if let Some(budget) = prepared.run.budget {
             check_budget(budget, &prepared.run.models, &costs)?;
         }
-        self.check_spending(requester, &prepared, &costs).await?;
-        let forecast = self.forecast(&prepared, &costs).await?;
+        self.check_spending(requester, &prepared, &costs, &met).await?;
+        let limits = if met.has_rate_limits { self.limits_on(&prepared).await? } else { Vec::new() };
+        let sizes = match known_sizes(&costs) {
+            Some(sizes) => sizes,
+            // Nothing that is kept of the forecast depends on them.
+            None if limits.is_empty() => PromptSizes::default(),
+            None => self.prompt_sizes(&prepared).await?,
+        };
+        let forecast = self.forecast(&prepared, &costs, sizes, met.capacity, limits).await?;
         let tokens = self.config.numbers.expected_output_tokens;
         let insert = run_insert(requester, request_id, prepared, costs, &forecast, tokens)?;
 
-        self.admit(&insert).await?;
+        self.admit(&insert, met.waiting)?;
         let (id, hash) = (insert.id, insert.input_hash.clone());
         let waiting_max = self.config.numbers.user_waiting_jobs_max;
         let inserted = self
             .store
             .acting_for(requester)
-            .insert_run(insert, as_i64(jobs), as_i64(waiting_max))
+            .insert_run(insert, as_i64(jobs), met.waiting_of_creator, as_i64(waiting_max))
             .await
             .map_err(|e| self.failed(e))?;
         let (id, is_new) = match inserted {

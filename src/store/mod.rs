@@ -70,7 +70,7 @@ pub use restore::RestoredRun;
 pub use scenarios::ScenarioKey;
 pub use server::{Durability, OpenProblems, SchemaState, ServerFacts};
 pub use staleness::Sweep;
-pub use start::{Inserted, RunInsert};
+pub use start::{Conditions, Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
 pub use verify::rules;
 pub use waiting::{QueuePause, RunPause, ShutLimit, WaitingFacts};

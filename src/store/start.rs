@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::crash::crash_point;
+use super::estimates::Capacity;
 use super::transaction::in_transaction;
 use super::{Result, Store};
 use crate::domain::guard::{Budget, FailureGuard, GuardAction};
@@ -94,13 +95,67 @@ pub enum Inserted {
     },
 }
 
+/// What a new run meets, as far as one look shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// Whether any provider is only for some roles, …
+    pub has_provider_roles: bool,
+    /// … whether there is any spend limit, …
+    pub has_spend_limits: bool,
+    /// … and any rate limit. Of what there is not nothing has to be read.
+    pub has_rate_limits: bool,
+    /// How many jobs wait in the whole queue.
+    pub waiting: i64,
+    /// How many of them in the runs of its creator.
+    pub waiting_of_creator: i64,
+    /// Who would run its probes.
+    pub capacity: Capacity,
+}
+
 impl Store {
+    /// What a run of this user and priority meets.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn conditions(&self, user: &str, priority: i16) -> Result<Conditions> {
+        let row = sqlx::query!(
+            r#"select exists (select from provider_role) as "has_provider_roles!",
+                      exists (select from spend_limit) as "has_spend_limits!",
+                      exists (select from rate_limit) as "has_rate_limits!",
+                      (select coalesce(sum(l.pending), 0)::bigint from lane l
+                        where l.is_live and l.id >= (select m.live_from from live_mark m) and l.is_open) as "waiting!",
+                      (select coalesce(sum(l.pending), 0)::bigint from lane l join run r on r.id = l.run_id
+                        where l.is_live and l.id >= (select m.live_from from live_mark m)
+                          and r.created_by = $1) as "waiting_of_creator!",
+                      c.slots as "slots!", c.other_runs as "other_runs!"
+                 from probe_capacity($2) as c"#,
+            user,
+            priority
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Conditions {
+            has_provider_roles: row.has_provider_roles,
+            has_spend_limits: row.has_spend_limits,
+            has_rate_limits: row.has_rate_limits,
+            waiting: row.waiting,
+            waiting_of_creator: row.waiting_of_creator,
+            capacity: Capacity { slots: row.slots, other_runs: row.other_runs },
+        })
+    }
+
     /// Stores a run of `jobs` jobs, its lanes and its jobs, and wakes the nodes, if then no more than `waiting_max` jobs
-    /// of its creator wait.
+    /// of its creator wait. When so many do already with `waiting`, those that were seen to wait before, nothing is tried.
     ///
     /// # Errors
     /// [`super::Error::Refused`] when a constraint is violated; nothing is stored then.
-    pub async fn insert_run(&self, run: RunInsert, jobs: i64, waiting_max: i64) -> Result<Inserted> {
+    pub async fn insert_run(
+        &self,
+        run: RunInsert,
+        jobs: i64,
+        waiting: i64,
+        waiting_max: i64,
+    ) -> Result<Inserted> {
         let run = Arc::new(run);
         let to_insert = Arc::clone(&run);
         let inserted = in_transaction(self, move |c| {
@@ -109,8 +164,6 @@ impl Store {
                 if let Some(earlier) = earlier(&mut *c, &run).await? {
                     return Ok(earlier);
                 }
-                // Whoever is far beyond the limit is refused before there is anything to undo.
-                let waiting = waiting(&mut *c, &run.created_by).await?;
                 if waiting + jobs > waiting_max {
                     return Ok(Inserted::TooManyWaiting { waiting });
                 }
@@ -134,7 +187,7 @@ impl Store {
             Some("run_idempotency") => earlier(&self.pool, &run).await?.ok_or(refused),
             Some("run_definition_is_there") => Ok(Inserted::NoDefinition),
             Some("user_waiting_jobs_max") => {
-                Ok(Inserted::TooManyWaiting { waiting: waiting(&self.pool, &run.created_by).await? })
+                Ok(Inserted::TooManyWaiting { waiting: self.waiting_of(&run.created_by).await? })
             }
             _ => Err(refused),
         }
@@ -142,14 +195,14 @@ impl Store {
 }
 
 impl Store {
-    /// How many jobs wait in the whole queue.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn waiting_jobs(&self) -> Result<i64> {
+    /// How many jobs wait in the runs of this user.
+    async fn waiting_of(&self, user: &str) -> Result<i64> {
         Ok(sqlx::query_scalar!(
-            r#"select coalesce(sum(l.pending), 0)::bigint as "n!" from lane l
-                where l.is_live and l.id >= (select m.live_from from live_mark m) and l.is_open"#
+            r#"select coalesce(sum(l.pending), 0)::bigint as "n!"
+                 from lane l join run r on r.id = l.run_id
+                where l.is_live and l.id >= (select m.live_from from live_mark m)
+                  and r.created_by = $1"#,
+            user
         )
         .fetch_one(&self.pool)
         .await?)
@@ -168,19 +221,6 @@ async fn earlier(c: impl PgExecutor<'_>, run: &RunInsert) -> Result<Option<Inser
     .fetch_optional(c)
     .await?;
     Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash, is_deleted: r.is_deleted }))
-}
-
-/// How many jobs wait in the runs of this user.
-async fn waiting(c: impl PgExecutor<'_>, user: &str) -> Result<i64> {
-    Ok(sqlx::query_scalar!(
-        r#"select coalesce(sum(l.pending), 0)::bigint as "n!"
-             from lane l join run r on r.id = l.run_id
-            where l.is_live and l.id >= (select m.live_from from live_mark m)
-              and r.created_by = $1"#,
-        user
-    )
-    .fetch_one(c)
-    .await?)
 }
 
 async fn insert(c: &mut PgConnection, run: &RunInsert, waiting_max: i64) -> Result<()> {

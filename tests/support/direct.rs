@@ -99,7 +99,7 @@ impl Direct {
             created_group: None,
             scenario_ids: None,
         };
-        assert_eq!(self.store.insert_run(run, 0, i64::MAX).await.unwrap(), Inserted::Created);
+        assert_eq!(self.store.insert_run(run, 0, 0, i64::MAX).await.unwrap(), Inserted::Created);
         id
     }
 
