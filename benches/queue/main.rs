@@ -84,6 +84,9 @@ async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::R
     if scale.wants("python") {
         python::measure(stage, scale, report).await?;
     }
+    if scale.wants("pick-up") {
+        pick_up::measure(stage, scale, report).await?;
+    }
     if scale.wants("limits") {
         limits::measure(stage, scale, report).await?;
     }

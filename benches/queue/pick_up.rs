@@ -9,7 +9,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::Node;
-use crate::report::{Report, figure, percentiles, quantile, rate};
+use crate::report::{Report, figure, heading, percentiles, quantile, rate};
 use crate::scale::Scale;
 use crate::stage::{Client, Database, Stage, registered, until};
 use crate::start::dimensions;
@@ -29,6 +29,7 @@ const COMPLETED: &str = "select coalesce(sum(completed), 0)::bigint from lane wh
 
 /// Measures it on an idle queue, and beside a steady load that leaves slots free.
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
+    heading(&format!("{} runs of one job, each when the one before has ended", scale.picked_up));
     let bench = PickUp::prepare(stage).await?;
     let [to_answer, to_line] = bench.idle(scale.picked_up).await?;
     figure("pick-up: startRun of one job to its answer", &percentiles(&to_answer));

@@ -1,4 +1,4 @@
-//! What real Python workers add: jobs a second through the whole system, and the time until a job's first line runs.
+//! What real Python workers add: jobs a second through the whole system.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::pick_up;
 use crate::process::Node;
 use crate::report::{Report, figure, heading, median, rate};
 use crate::scale::Scale;
@@ -21,7 +20,7 @@ use crate::start::dimensions;
 /// Slots for jobs that take no time: as many as a batch of ends has, so that claims are of some hundred jobs.
 const FAST_SLOTS: &str = "500";
 
-/// Measures throughput with one node in this process and with two processes, then the pick-up of single jobs.
+/// Measures throughput with one node in this process and with two processes.
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("{} probes of mock/echo by warm Python workers", scale.probed));
     let mut rates: [Vec<f64>; 2] = Default::default();
@@ -39,7 +38,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     figure("a Python process for each job, 2 at a time", &format!("{alone:.0} jobs/s"));
     let of = ("a process for each job", alone);
     report.goal_times_from(2, "probes of mock/echo by 1 node", median(&rates[0]), of, 80.0);
-    pick_up::measure(stage, scale, report).await
+    Ok(())
 }
 
 /// Jobs a second when each is a Python process of its own that echoes JSON, two at a time. It imports nothing else, and no

@@ -3,7 +3,7 @@
 use anyhow::{bail, ensure};
 
 /// The phases in their order.
-const PHASES: [&str; 15] = [
+const PHASES: [&str; 16] = [
     "start",
     "reads",
     "polls",
@@ -15,6 +15,7 @@ const PHASES: [&str; 15] = [
     "steady",
     "archive",
     "python",
+    "pick-up",
     "limits",
     "node",
     "idle",
