@@ -8,10 +8,12 @@ create function gate() returns bigint language sql immutable as $$ select 724339
 
 -- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is
 -- known. Jobs that were due then and were not claimed wait for something else.
-create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language sql as $$
-    -- greatest() ignores nulls: alone it would say 0, and an idle node would ask without a pause.
-    select case when min(d.run_at) is not null
-                then greatest(0, ceil(extract(epoch from min(d.run_at) - clock_timestamp()) * 1000))::bigint end
+create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language plpgsql as $$
+declare
+    v_due_at timestamptz;
+begin
+    -- Not in SQL, which would be planned in every transaction.
+    select min(d.run_at) into v_due_at
       from lane l
      cross join lateral (
         select w.run_at from waiting_job w
@@ -19,7 +21,31 @@ create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns big
          order by w.run_at limit 1
      ) as d
      where l.is_live and l.id >= (select m.live_from from live_mark m)
-       and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null and l.pending > 0
+       and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null and l.pending > 0;
+    -- greatest() ignores nulls: alone it would say 0, and an idle node would ask without a pause.
+    return case when v_due_at is not null
+                then greatest(0, ceil(extract(epoch from v_due_at - clock_timestamp()) * 1000))::bigint end;
+end
+$$;
+
+-- What the jobs of these lanes share. What they share with all of their run comes with one lane of each that is not known.
+create function shared_work(p_lanes bigint[], p_known_runs uuid[])
+returns table (
+    lane_id bigint, run_id uuid, kind job_kind, model text, pricing jsonb, batch_id uuid, request_id text,
+    definition_snapshot jsonb, params jsonb, sample_seed int
+) language plpgsql stable
+-- Planning takes longer than running it does.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return query
+    select l.id, l.run_id, l.kind, l.model, l.pricing, r.batch_id, r.request_id, r.definition_snapshot, r.params, r.sample_seed
+      from lane l
+      left join run r on r.id = l.run_id and r.id <> all (p_known_runs)
+                     and l.id = any (array(select min(f.id) from lane f where f.id = any (p_lanes) group by f.run_id))
+     where l.id = any (p_lanes);
+end
 $$;
 
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and
@@ -91,97 +117,127 @@ begin
         v_broke := lock_spend_limits(v_now);
     end if;
 
-    -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
-    -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
-    with live as materialized (
-        select l.id, l.kind, l.run_id, l.model, l.priority, l.max_concurrency, l.budget_usd, l.requests, l.tokens,
-               l.pending, l.active, l.fresh,
-               l.is_open and not l.is_paused and l.held_at is null as is_free,
-               s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
-          from lane l
-          join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
-         where l.is_live and l.id >= (select m.live_from from live_mark m)
-    ), candidate as materialized (
-        -- The level of a lane's first unit, if nothing of its run waits for its time.
-        select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active, l.fresh,
-               l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
-          from live l
-         where l.is_free and l.pending > 0 and l.slots > 0
-           and (l.max_concurrency is null or l.run_active < l.max_concurrency)
-           and case when l.budget_usd is null then true else fits_budget(l.id) end
-           and l.id <> all (v_broke)
-           and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
-           -- What began to wait while the limits were being locked may be under one that is not: the next claim sees it.
-           and (not v_has_limits
-                or not exists (select from rate_limit r
-                                where r.name in (l.model, split_part(l.model, '/', 1)) and r.id <> all (v_limits)
-                                  and is_in_force(r)))
-           and (not v_is_limited
-                or not exists (select from unnest(v_rooms) as r
-                                where r.name in (l.model, split_part(l.model, '/', 1))
-                                  and r.remains < needed(r, l.requests, l.tokens)))
-        window w as (partition by l.kind, l.run_id order by l.active, l.id
-                     rows between unbounded preceding and current row)
-    ), offering as materialized (
-        -- Only so many lanes can get a slot, so only the first that have a due job are looked at: the loop takes the
-        -- lanes in the order of the inner query, and stops at the limit. The others cost nothing.
-        select o.*,
-               count(*) over (partition by o.kind) as lanes,
-               count(*) over (partition by o.kind, o.run_id) as run_lanes,
-               (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
-          from unnest(p_kinds, p_slots) as s (kind, slots)
-         cross join lateral (
-            select c.*
-              from (select * from candidate c where c.kind = s.kind
-                     order by c.priority desc, c.first, c.id) as c
+    -- Where at most one lane has anything to claim, it shares with nobody: what follows would take longer to prepare.
+    v_lanes := array(select l.id from lane l
+                      where l.is_live and l.id >= (select m.live_from from live_mark m)
+                        and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null and l.pending > 0
+                      limit 2);
+    if v_lanes = '{}' then
+        look_after_ms := v_opens_ms;
+        return next;
+        return;
+    end if;
+    if cardinality(v_lanes) = 1 and not v_has_limits and v_broke = '{}' then
+        select array[d.n], array(select s.kind from unnest(p_kinds, p_slots) as s (kind, slots)
+                                  where s.slots > case when s.kind = d.kind then d.n else 0 end), false
+          into v_counts, v_unfilled, v_more
+          from (
+            select l.kind, least(o.slots, l.fresh + w.n)::int as n
+              from lane l
+              join unnest(p_kinds, p_slots) as o (kind, slots) on o.kind = l.kind
              cross join lateral (
-                select where c.fresh > 0
-                union all
-                (select from waiting_job w where c.fresh = 0 and w.lane_id = c.id and w.run_at <= v_now limit 1)
+                select count(*) as n
+                  from (select from waiting_job w where w.lane_id = l.id and w.run_at <= v_now limit o.slots) as due
+             ) as w
+             where l.id = any (v_lanes) and l.max_concurrency is null and l.budget_usd is null
+               and (p_providers is null or l.model is null or provider_of(l.model) = any (p_providers))
+          ) as d
+         where d.n > 0;
+    end if;
+
+    if v_counts is null then
+        -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
+        -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
+        with live as materialized (
+            select l.id, l.kind, l.run_id, l.model, l.priority, l.max_concurrency, l.budget_usd, l.requests, l.tokens,
+                   l.pending, l.active, l.fresh,
+                   l.is_open and not l.is_paused and l.held_at is null as is_free,
+                   s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
+              from lane l
+              join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
+             where l.is_live and l.id >= (select m.live_from from live_mark m)
+        ), candidate as materialized (
+            -- The level of a lane's first unit, if nothing of its run waits for its time.
+            select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active, l.fresh,
+                   l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
+              from live l
+             where l.is_free and l.pending > 0 and l.slots > 0
+               and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+               and case when l.budget_usd is null then true else fits_budget(l.id) end
+               and l.id <> all (v_broke)
+               and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
+               -- What began to wait while the limits were being locked may be under one that is not: the next claim sees it.
+               and (not v_has_limits
+                    or not exists (select from rate_limit r
+                                    where r.name in (l.model, split_part(l.model, '/', 1)) and r.id <> all (v_limits)
+                                      and is_in_force(r)))
+               and (not v_is_limited
+                    or not exists (select from unnest(v_rooms) as r
+                                    where r.name in (l.model, split_part(l.model, '/', 1))
+                                      and r.remains < needed(r, l.requests, l.tokens)))
+            window w as (partition by l.kind, l.run_id order by l.active, l.id
+                         rows between unbounded preceding and current row)
+        ), offering as materialized (
+            -- Only so many lanes can get a slot, so only the first that have a due job are looked at: the loop takes the
+            -- lanes in the order of the inner query, and stops at the limit. The others cost nothing.
+            select o.*,
+                   count(*) over (partition by o.kind) as lanes,
+                   count(*) over (partition by o.kind, o.run_id) as run_lanes,
+                   (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
+              from unnest(p_kinds, p_slots) as s (kind, slots)
+             cross join lateral (
+                select c.*
+                  from (select * from candidate c where c.kind = s.kind
+                         order by c.priority desc, c.first, c.id) as c
+                 cross join lateral (
+                    select where c.fresh > 0
+                    union all
+                    (select from waiting_job w where c.fresh = 0 and w.lane_id = c.id and w.run_at <= v_now limit 1)
+                 ) as d
+                 limit 2 * s.slots + 16
+             ) as o
+        ), capped as materialized (
+            -- Each run offers twice its share, spread over its lanes, which bounds the work of a claim.
+            select o.*, least(o.slots, ceil(2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)) as cap
+              from offering o
+        ), due as materialized (
+            select c.*, d.n, count(*) over (partition by c.kind) = 1 and not v_is_limited as is_alone
+              from capped c
+             cross join lateral (
+                select least(c.cap, c.fresh + count(*)) as n
+                  from (select from waiting_job w
+                         where w.lane_id = c.id and w.run_at <= v_now
+                         limit c.cap) as waiting
              ) as d
-             limit 2 * s.slots + 16
-         ) as o
-    ), capped as materialized (
-        -- Each run offers twice its share, spread over its lanes, which bounds the work of a claim.
-        select o.*, least(o.slots, ceil(2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)) as cap
-          from offering o
-    ), due as materialized (
-        select c.*, d.n, count(*) over (partition by c.kind) = 1 and not v_is_limited as is_alone
-          from capped c
-         cross join lateral (
-            select least(c.cap, c.fresh + count(*)) as n
-              from (select from waiting_job w
-                     where w.lane_id = c.id and w.run_at <= v_now
-                     limit c.cap) as waiting
-         ) as d
-    ), unit as (
-        select d.id, d.kind, d.slots, d.priority, d.max_concurrency,
-               d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
-          from due d
-         cross join lateral generate_series(1, d.n) as k
-         where not d.is_alone
-    ), placed as materialized (
-        select u.id, u.kind, u.slots,
-               row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
-          from unit u
-         where u.max_concurrency is null or u.level <= u.max_concurrency
-    ), chosen as materialized (
-        select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
-        union all
-        -- The only lane of its kind shares with nobody.
-        select d.id, d.kind, least(d.n, d.slots, d.max_concurrency - d.run_active)::int from due d where d.is_alone
-    ), unfilled as materialized (
-        select s.kind
-          from unnest(p_kinds, p_slots) as s (kind, slots)
-         where s.slots > coalesce((select sum(c.n) from chosen c where c.kind = s.kind), 0)
-    )
-    select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
-           exists (select from due d where d.kind in (select u.kind from unfilled u)
-                      and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16)),
-           case when v_is_limited then array(select p.id from placed p order by p.place, p.kind) end,
-           case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end
-      into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds
-      from chosen c;
+        ), unit as (
+            select d.id, d.kind, d.slots, d.priority, d.max_concurrency,
+                   d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
+              from due d
+             cross join lateral generate_series(1, d.n) as k
+             where not d.is_alone
+        ), placed as materialized (
+            select u.id, u.kind, u.slots,
+                   row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
+              from unit u
+             where u.max_concurrency is null or u.level <= u.max_concurrency
+        ), chosen as materialized (
+            select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
+            union all
+            -- The only lane of its kind shares with nobody.
+            select d.id, d.kind, least(d.n, d.slots, d.max_concurrency - d.run_active)::int from due d where d.is_alone
+        ), unfilled as materialized (
+            select s.kind
+              from unnest(p_kinds, p_slots) as s (kind, slots)
+             where s.slots > coalesce((select sum(c.n) from chosen c where c.kind = s.kind), 0)
+        )
+        select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
+               exists (select from due d where d.kind in (select u.kind from unfilled u)
+                          and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16)),
+               case when v_is_limited then array(select p.id from placed p order by p.place, p.kind) end,
+               case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end
+          into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds
+          from chosen c;
+    end if;
     if v_lanes is null then
         look_after_ms := least(next_due_ms(p_kinds, v_now), v_opens_ms);
         return next;

@@ -57,71 +57,79 @@ $$;
 
 -- What remains of these limits, one row for each thing that they count: jobs in flight, and calls and tokens, each of the
 -- bucket and of the last 60 seconds.
-create function rooms(p_limits bigint[], p_now timestamptz) returns room[] language sql stable as $$
-    with demand as (
-        select r.id, coalesce(sum(l.active), 0) as active,
-               coalesce(max(l.requests) filter (where l.pending > 0), 1) as requests,
-               coalesce(max(l.tokens) filter (where l.pending > 0), 0) as tokens
-          from rate_limit r
-          left join lane l on l.is_live and l.id >= (select m.live_from from live_mark m)
-                          and l.kind = 'probe:scenario' and r.name in (l.model, provider_of(l.model))
-         where r.id = any (p_limits)
-         group by r.id
-    ), spent as (
-        -- The second in which the last 60 began counts as a whole.
-        select g.limit_id, sum(g.requests) as requests, sum(g.tokens) as tokens,
-               min(g.second) filter (where g.requests > 0) + interval '61 seconds' as ends_at
-          from rate_grant g
-         where g.limit_id = any (p_limits) and g.second > p_now - interval '61 seconds'
-         group by g.limit_id
-    ), held as (
-        select r.*, d.active, d.requests, d.tokens, s.requests as requests_spent, s.tokens as tokens_spent, s.ends_at,
-               coalesce(r.held_at is not null or r.held_until > p_now, false) as is_held
-          from rate_limit r
-          join demand d on d.id = r.id
-          left join spent s on s.limit_id = r.id
-    ), part as (
-        select h.id, h.name, 'jobs' as part,
-               case when h.is_held then 0 else floor(least(h.in_flight_max, h.concurrency)) - h.active end as remains,
-               1e9 as cap, case when h.is_held and h.held_at is null then h.held_until end as opens_at
-          from held h
-         where h.is_held or h.in_flight_max is not null or h.concurrency is not null
-        union all
-        select h.id, h.name, 'requests', b.level, b.size,
-               case when b.level < least(h.requests, b.size)
-                    then p_now + (least(h.requests, b.size) - b.level) * 60.0 / h.requests_per_minute * interval '1 second' end
-          from held h
-         cross join lateral (select bucket_level(h.requests_left, h.filled_at, h.requests_per_minute, p_now) as level,
-                                    bucket_size(h.requests_per_minute) as size) as b
-         where h.requests_per_minute is not null and not h.is_held
-        union all
-        select h.id, h.name, 'requests of 60 s', h.requests_per_minute - coalesce(h.requests_spent, 0),
-               h.requests_per_minute,
-               case when h.requests_per_minute - h.requests_spent < least(h.requests, h.requests_per_minute)
-                    then h.ends_at end
-          from held h where h.requests_per_minute is not null and not h.is_held
-        union all
-        select h.id, h.name, 'tokens', b.level, b.size,
-               case when b.level < least(h.tokens, b.size)
-                    then p_now + (least(h.tokens, b.size) - b.level) * 60.0 / h.tokens_per_minute * interval '1 second' end
-          from held h
-         cross join lateral (select bucket_level(h.tokens_left, h.filled_at, h.tokens_per_minute, p_now) as level,
-                                    bucket_size(h.tokens_per_minute) as size) as b
-         where h.tokens_per_minute is not null and not h.is_held
-        union all
-        select h.id, h.name, 'tokens of 60 s', h.tokens_per_minute - coalesce(h.tokens_spent, 0), h.tokens_per_minute,
-               case when h.tokens_per_minute - h.tokens_spent < least(h.tokens, h.tokens_per_minute) then h.ends_at end
-          from held h where h.tokens_per_minute is not null and not h.is_held
-    )
-    select coalesce(array_agg((p.id, p.name, p.part, p.remains, p.cap, p.opens_at)::room order by p.id, p.part), '{}')
-      from part p
+create function rooms(p_limits bigint[], p_now timestamptz) returns room[] language plpgsql stable as $$
+begin
+    -- Not in SQL, which would be planned in every transaction.
+    return (
+        with demand as (
+            select r.id, coalesce(sum(l.active), 0) as active,
+                   coalesce(max(l.requests) filter (where l.pending > 0), 1) as requests,
+                   coalesce(max(l.tokens) filter (where l.pending > 0), 0) as tokens
+              from rate_limit r
+              left join lane l on l.is_live and l.id >= (select m.live_from from live_mark m)
+                              and l.kind = 'probe:scenario' and r.name in (l.model, provider_of(l.model))
+             where r.id = any (p_limits)
+             group by r.id
+        ), spent as (
+            -- The second in which the last 60 began counts as a whole.
+            select g.limit_id, sum(g.requests) as requests, sum(g.tokens) as tokens,
+                   min(g.second) filter (where g.requests > 0) + interval '61 seconds' as ends_at
+              from rate_grant g
+             where g.limit_id = any (p_limits) and g.second > p_now - interval '61 seconds'
+             group by g.limit_id
+        ), held as (
+            select r.*, d.active, d.requests, d.tokens, s.requests as requests_spent, s.tokens as tokens_spent, s.ends_at,
+                   coalesce(r.held_at is not null or r.held_until > p_now, false) as is_held
+              from rate_limit r
+              join demand d on d.id = r.id
+              left join spent s on s.limit_id = r.id
+        ), part as (
+            select h.id, h.name, 'jobs' as part,
+                   case when h.is_held then 0 else floor(least(h.in_flight_max, h.concurrency)) - h.active end as remains,
+                   1e9 as cap, case when h.is_held and h.held_at is null then h.held_until end as opens_at
+              from held h
+             where h.is_held or h.in_flight_max is not null or h.concurrency is not null
+            union all
+            select h.id, h.name, 'requests', b.level, b.size,
+                   case when b.level < least(h.requests, b.size)
+                        then p_now + (least(h.requests, b.size) - b.level) * 60.0 / h.requests_per_minute * interval '1 second' end
+              from held h
+             cross join lateral (select bucket_level(h.requests_left, h.filled_at, h.requests_per_minute, p_now) as level,
+                                        bucket_size(h.requests_per_minute) as size) as b
+             where h.requests_per_minute is not null and not h.is_held
+            union all
+            select h.id, h.name, 'requests of 60 s', h.requests_per_minute - coalesce(h.requests_spent, 0),
+                   h.requests_per_minute,
+                   case when h.requests_per_minute - h.requests_spent < least(h.requests, h.requests_per_minute)
+                        then h.ends_at end
+              from held h where h.requests_per_minute is not null and not h.is_held
+            union all
+            select h.id, h.name, 'tokens', b.level, b.size,
+                   case when b.level < least(h.tokens, b.size)
+                        then p_now + (least(h.tokens, b.size) - b.level) * 60.0 / h.tokens_per_minute * interval '1 second' end
+              from held h
+             cross join lateral (select bucket_level(h.tokens_left, h.filled_at, h.tokens_per_minute, p_now) as level,
+                                        bucket_size(h.tokens_per_minute) as size) as b
+             where h.tokens_per_minute is not null and not h.is_held
+            union all
+            select h.id, h.name, 'tokens of 60 s', h.tokens_per_minute - coalesce(h.tokens_spent, 0), h.tokens_per_minute,
+                   case when h.tokens_per_minute - h.tokens_spent < least(h.tokens, h.tokens_per_minute) then h.ends_at end
+              from held h where h.tokens_per_minute is not null and not h.is_held
+        )
+        select coalesce(array_agg((p.id, p.name, p.part, p.remains, p.cap, p.opens_at)::room order by p.id, p.part), '{}')
+          from part p
+    );
+end
 $$;
 
 -- Milliseconds until something remains of a room that leaves nothing now; null when that is not known.
-create function opens_ms(p_rooms room[], p_now timestamptz) returns bigint language sql as $$
-    select case when min(r.opens_at) is not null
-                then greatest(1, ceil(extract(epoch from min(r.opens_at) - p_now) * 1000))::bigint end
-      from unnest(p_rooms) as r
+create function opens_ms(p_rooms room[], p_now timestamptz) returns bigint language plpgsql as $$
+declare
+    v_opens_at timestamptz := (select min(r.opens_at) from unnest(p_rooms) as r);
+begin
+    return case when v_opens_at is not null
+                then greatest(1, ceil(extract(epoch from v_opens_at - p_now) * 1000))::bigint end;
+end
 $$;
 
 -- Grants units, one slot of a lane each, in their order, as far as the slots of each kind and the rooms go.

@@ -48,14 +48,19 @@ create function job_reserve(p_lane lane) returns numeric language sql immutable 
 $$;
 
 -- What is left of the budget of a run when what runs is taken for spent.
-create function money_left(p_run uuid) returns numeric language sql stable as $$
-    select max(l.budget_usd) - coalesce(sum(l.cost_usd), 0) - sum(l.active * job_reserve(l))
-      from lane l where l.run_id = p_run and l.kind = 'probe:scenario'
+create function money_left(p_run uuid) returns numeric language plpgsql stable as $$
+begin
+    -- Not in SQL, which would be planned in every transaction.
+    return (select max(l.budget_usd) - coalesce(sum(l.cost_usd), 0) - sum(l.active * job_reserve(l))
+              from lane l where l.run_id = p_run and l.kind = 'probe:scenario');
+end
 $$;
 
 -- Whether one more job of a lane fits into the budget of its run. Beside claims and ends it is only an indication.
-create function fits_budget(p_lane bigint) returns boolean language sql stable as $$
-    select job_reserve(l) <= money_left(l.run_id) from lane l where l.id = p_lane
+create function fits_budget(p_lane bigint) returns boolean language plpgsql stable as $$
+begin
+    return (select job_reserve(l) <= money_left(l.run_id) from lane l where l.id = p_lane);
+end
 $$;
 
 -- Whether nothing of a run that still waits fits into its budget, however cheap what runs turns out to be.

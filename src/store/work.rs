@@ -120,13 +120,9 @@ impl Store {
         let known: Vec<Uuid> = contexts.runs.keys().copied().collect();
         // A run that is not known comes with one of its lanes.
         let rows = sqlx::query!(
-            r#"select l.id as "id!", l.run_id as "run_id!", l.kind::text as "kind!", l.model, l.pricing, r.batch_id as "batch_id?",
-                      r.request_id as "request_id?", r.definition_snapshot as "definition_snapshot?",
-                      r.params as "params?", r.sample_seed as "sample_seed?"
-                 from lane l
-                 left join run r on r.id = l.run_id and r.id <> all ($2)
-                                and l.id = any (array(select min(f.id) from lane f where f.id = any ($1) group by f.run_id))
-                where l.id = any ($1)"#,
+            r#"select lane_id as "id!", run_id as "run_id!", kind::text as "kind!", model, pricing, batch_id, request_id,
+                      definition_snapshot, params, sample_seed
+                 from shared_work($1, $2)"#,
             &unknown,
             &known
         )
