@@ -115,6 +115,12 @@ async fn the_limit_that_is_tightest_decides_how_long_a_run_takes() {
     assert!(basis.contains(&format!("The limit on {model} decides")), "{basis}");
     let run = cluster.run(&definition, &[model], json!({})).await;
     cluster.until_status(&run, "RUNNING").await;
+    let foretold: f64 = sqlx::query_scalar("select expected_ms from run where id = $1::uuid")
+        .bind(&run)
+        .fetch_one(&cluster.db)
+        .await
+        .unwrap();
+    assert!((600_000.0..610_000.0).contains(&foretold), "what later forecasts are corrected by: {foretold}");
     let query = "query($id: ID!) { run(id: $id) { estimatedTimeRemaining progress { completed } } }";
     let seen = cluster.user(query, json!({ "id": run })).await.data()["run"].clone();
     assert_eq!(seen["progress"]["completed"], 0, "its first probe runs still");
