@@ -7,6 +7,7 @@ mod fencing;
 mod first_claim;
 mod live_mark;
 mod logs;
+mod only_lane;
 mod order;
 mod process;
 mod progress;
