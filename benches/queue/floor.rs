@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde::Deserialize;
 use sqlx::PgPool;
+use sqlx::postgres::PgListener;
 
 use crate::stage::Database;
 
@@ -49,6 +50,40 @@ pub async fn insert(database: &Database, n: u64) -> anyhow::Result<Duration> {
         ensure!(done.rows_affected() == chunk.len() as u64, "{} rows are missing", chunk.len());
     }
     Ok(begun.elapsed())
+}
+
+/// How long it is from just before an item is sent to an idle queue until it is claimed, so many times: the sender commits and
+/// notifies in one statement, and a worker listens and claims on a connection of its own.
+pub async fn pick_up(database: &Database, n: usize) -> anyhow::Result<Vec<Duration>> {
+    let (claimed, mut claims) = tokio::sync::mpsc::unbounded_channel();
+    let mut listener = PgListener::connect_with(&database.db).await?;
+    listener.listen("item").await?;
+    let (mut worker, mut sender) = (database.db.acquire().await?, database.db.acquire().await?);
+    let work = tokio::spawn(async move {
+        let mut held: Vec<i64> = Vec::new();
+        loop {
+            listener.recv().await?;
+            let items: Vec<(i64, String)> =
+                sqlx::query_as(TURN).bind(&held).bind(1_i64).fetch_all(&mut *worker).await?;
+            held = items.into_iter().map(|(id, _)| id).collect();
+            if claimed.send((Instant::now(), held.len())).is_err() {
+                return Ok::<_, anyhow::Error>(());
+            }
+        }
+    });
+    let mut times = Vec::with_capacity(n);
+    for _ in 0..n {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let begun = Instant::now();
+        sqlx::query("with sent as (insert into item (payload) values ('{}')) select pg_notify('item', '')")
+            .execute(&mut *sender)
+            .await?;
+        let (at, items) = claims.recv().await.context("the worker has failed")?;
+        ensure!(items == 1, "{items} items were claimed instead of one");
+        times.push(at - begun);
+    }
+    work.abort();
+    Ok(times)
 }
 
 /// Completes the last batch and claims the next in one statement.

@@ -8,6 +8,7 @@ use runlane::domain::clock::{Clock, SystemClock};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use crate::floor;
 use crate::process::Node;
 use crate::report::{Report, figure, heading, percentiles, quantile, rate};
 use crate::scale::Scale;
@@ -31,9 +32,19 @@ const COMPLETED: &str = "select coalesce(sum(completed), 0)::bigint from lane wh
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     heading(&format!("{} runs of one job, each when the one before has ended", scale.picked_up));
     let bench = PickUp::prepare(stage).await?;
+    let table = stage.database().await?;
+    floor::create(&table).await?;
+    let mut of_floor = floor::pick_up(&table, scale.picked_up / 2).await?;
     let [to_answer, to_line] = bench.idle(scale.picked_up).await?;
+    of_floor.extend(floor::pick_up(&table, scale.picked_up / 2).await?);
+    stage.drop(table).await?;
     figure("pick-up: startRun of one job to its answer", &percentiles(&to_answer));
     figure("pick-up: startRun of one job to its first line of Python", &percentiles(&to_line));
+    figure("pick-up of the floor: one insert to its claim", &percentiles(&of_floor));
+    figure(
+        "pick-up, p50, times that of the floor",
+        &format!("{:.2}", quantile(&to_line, 0.5).div_duration_f64(quantile(&of_floor, 0.5))),
+    );
     let [p50, p99] = [0.5, 0.99].map(|share| quantile(&to_line, share));
     report.goal_within(4, "pick-up on an idle queue, p50", p50, Duration::from_millis(4));
     report.goal_within(4, "pick-up on an idle queue, p99", p99, Duration::from_millis(15));

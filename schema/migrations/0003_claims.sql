@@ -51,12 +51,13 @@ $$;
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and
 -- scenario, which is all there is to know of it; of the others only the ids are returned. When slots stay free, a last row
 -- without a job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have
--- more than they offered, null when nothing that waits has a known time. Probes of providers that are not among p_providers
--- are left to wait; null serves all.
+-- more than they offered, null when nothing that waits has a known time. What the jobs of a lane share that nobody has claimed
+-- from before comes with that row too, as shared_work() has it. Probes of providers that are not among p_providers are left to
+-- wait; null serves all.
 create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
 returns table (
     job_id bigint, number int, look_after_ms bigint, of_lane bigint, scenario_key text, prompt text, dimensions jsonb,
-    claim_id bigint
+    claim_id bigint, shared jsonb
 ) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
@@ -75,6 +76,8 @@ declare
     v_lanes  bigint[];
     v_counts int[];
     v_locked bigint[];
+    -- The lanes that nobody has claimed from.
+    v_new    bigint[];
     v_got    int := 0;
     v_wanted int;
     -- The kinds with slots left, and whether their lanes may have more than they offered.
@@ -270,7 +273,16 @@ begin
                                         and (c.max_concurrency is not null or c.budget_usd is not null)))
            and s.kind = 'probe:scenario'
       ) as wanted;
-    perform from lane l where l.id = any (v_locked) order by l.id for update;
+    select array_agg(l.id) filter (where l.is_new and l.id = any (v_lanes)) into v_new
+      from (select l.id, l.pending = l.total as is_new from lane l where l.id = any (v_locked) order by l.id for update) as l;
+    if v_new is not null then
+        shared := (
+            select jsonb_agg(to_jsonb(w))
+              from shared_work(v_new, array(
+                  select r.id from run r
+                   where r.id = any (array(select l.run_id from lane l where l.id = any (v_new))) and r.started_at is not null
+              )) as w);
+    end if;
     v_wanted := (select sum(n) from unnest(v_counts) as n);
     if exists (select from spend_limit) then
         v_counts := within_spend_limits(v_lanes, v_counts, v_now);
@@ -365,7 +377,7 @@ begin
     )
     -- The charge is read, so that it happens.
     select c.id, c.claims, null::bigint, case when s.id is not null then c.lane_id end, s.key, s.prompt, s.dimensions,
-           (select h.id from held h)
+           (select h.id from held h), null::jsonb
       from claimed c
       left join scenario s on s.id = c.scenario_id and s.id = any (array(select p.scenario_id from picked p))
      cross join charged;
@@ -379,6 +391,8 @@ begin
         return next;
     elsif v_unfilled <> '{}' then
         look_after_ms := least(next_due_ms(v_unfilled, v_now), v_opens_ms);
+        return next;
+    elsif v_new is not null then
         return next;
     end if;
 end

@@ -1,5 +1,7 @@
 //! How long a run takes and what it costs, foretold from what ran before. docs/money.md has the method.
 
+use serde::Deserialize;
+
 use super::rate_limit::Ceilings;
 
 /// Steps between the quantiles of a [`ModelStatistic`].
@@ -12,7 +14,7 @@ const SPREAD_ASSUMED: f64 = 1.5;
 const ANSWERS_MIN: i64 = 20;
 
 /// What is known of a model from its latest probes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ModelStatistic {
     /// `provider/name`
     pub model: String,

@@ -109,8 +109,7 @@ impl Query {
     /// What a run would take, before anything of it is started: jobs, tokens, cost and duration. Mistakes in the input are
     /// those of `startRun`.
     async fn estimate_run(&self, ctx: &Context<'_>, input: StartRunInput) -> Result<RunEstimate> {
-        ctx.requester()?;
-        Ok(ctx.service()?.estimate_run(input.into()).await?.into())
+        Ok(ctx.service()?.estimate_run(ctx.requester()?, input.into()).await?.into())
     }
 
     /// What was spent in the present day or month. A user sees its own and its group's, null for others; viewers and admins

@@ -94,7 +94,7 @@ impl Claimer {
         // A claim that is not answered within a lease may have committed all the same: its jobs must not wait longer.
         let store = self.store.answered_within(lease_term(&session.parts));
         self.cancels.mark_unchanged();
-        let claimed = match store.claim_jobs_without(session.node, &free, &held.providers).await {
+        let mut claimed = match store.claim_jobs_without(session.node, &free, &held.providers).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 let longest = session.parts.config.numbers.statement_timeout_ms;
@@ -102,6 +102,7 @@ impl Claimer {
                 return Err(error);
             }
         };
+        self.contexts.learn(std::mem::take(&mut claimed.shared));
         self.begin(&claimed).await;
         // Of a cancel between the claim and now nobody has told these jobs.
         if self.cancels.has_changed().unwrap_or(false) {

@@ -6,11 +6,11 @@ use rust_decimal::prelude::ToPrimitive;
 use super::money::JobCost;
 use super::start::Prepared;
 use super::{Result, Service};
-use crate::domain::ModelId;
 use crate::domain::estimate::{PromptSizes, Tokens};
 use crate::domain::forecast::{self, Load, ModelStatistic, Spread, Work};
 use crate::domain::start_run::StartRunInput;
-use crate::store::{Capacity, PastRun, SharedLimit};
+use crate::domain::{ModelId, Requester};
+use crate::store::{Capacity, Conditions, PastRun, SharedLimit};
 
 /// So many finished runs tell how far forecasts are off.
 const PAST_RUNS: i64 = 200;
@@ -64,17 +64,16 @@ impl Service {
     ///
     /// # Errors
     /// VALIDATION_ERROR, NOT_FOUND and QUEUE_ERROR as of `startRun`.
-    pub async fn estimate_run(&self, input: StartRunInput) -> Result<RunEstimate> {
-        let prepared = self.prepare(input).await?;
+    pub async fn estimate_run(&self, requester: &Requester, input: StartRunInput) -> Result<RunEstimate> {
+        let mut met = self.conditions(requester, &input).await?;
+        let prepared = self.prepare(input, met.definition.take()).await?;
         let costs = self.job_costs(&prepared).await?;
-        let priority = prepared.run.priority.value();
-        let capacity = self.store.probe_capacity(priority).await.map_err(|e| self.failed(e))?;
-        let limits = self.limits_on(&prepared).await?;
+        let limits = self.limits_on(&prepared, &met).await?;
         let sizes = match known_sizes(&costs) {
             Some(sizes) => sizes,
             None => self.prompt_sizes(&prepared).await?,
         };
-        let forecast = self.forecast(&prepared, &costs, sizes, capacity, limits).await?;
+        let forecast = self.forecast(&prepared, &costs, sizes, &met, limits);
         let past = self.store.past_runs(PAST_RUNS).await.map_err(|e| self.failed(e))?;
         let ratios = |of: fn(&PastRun) -> Option<f64>| past.iter().filter_map(of).collect::<Vec<f64>>();
         let (durations, spent) = (ratios(|p| p.duration_ratio), ratios(|p| p.cost_ratio));
@@ -93,25 +92,27 @@ impl Service {
     }
 
     /// The limits that bear on a run.
-    pub(super) async fn limits_on(&self, prepared: &Prepared) -> Result<Vec<SharedLimit>> {
+    pub(super) async fn limits_on(&self, prepared: &Prepared, met: &Conditions) -> Result<Vec<SharedLimit>> {
+        if !met.has_rate_limits {
+            return Ok(Vec::new());
+        }
         let models: Vec<String> = prepared.run.models.iter().map(ToString::to_string).collect();
         self.store.limits_on(&models).await.map_err(|e| self.failed(e))
     }
 
     /// What is foretold of a run before it is corrected by how far such forecasts were off.
-    pub(super) async fn forecast(
+    pub(super) fn forecast(
         &self,
         prepared: &Prepared,
         costs: &[Option<JobCost>],
         sizes: PromptSizes,
-        capacity: Capacity,
+        met: &Conditions,
         limits: Vec<SharedLimit>,
-    ) -> Result<Forecast> {
+    ) -> Forecast {
         let run = &prepared.run;
         let names: Vec<String> = run.models.iter().map(ToString::to_string).collect();
-        let statistics = self.store.model_statistics(&names).await.map_err(|e| self.failed(e))?;
         let known: Vec<Option<&ModelStatistic>> =
-            names.iter().map(|name| statistics.iter().find(|s| s.model == *name)).collect();
+            names.iter().map(|name| met.statistics.iter().find(|s| s.model == *name)).collect();
         let models = names
             .into_iter()
             .zip(&known)
@@ -124,18 +125,18 @@ impl Service {
             known.iter().map(|s| s.map(|statistic| Work { jobs: prepared.sampled, statistic })).collect();
         let usd: Option<Vec<Decimal>> = models.iter().map(|m| m.cost_usd).collect();
         let in_slots =
-            work.and_then(|work| forecast::duration_ms(&work, slots(capacity, run.max_concurrency)));
+            work.and_then(|work| forecast::duration_ms(&work, slots(met.capacity, run.max_concurrency)));
         let calls_each = self.conversation(prepared).turns();
         let limited = in_slots.and_then(|_| slowest(&run.models, &models, &known, calls_each, &limits));
         let limited = limited.filter(|&(_, ms)| in_slots.is_some_and(|in_slots| ms > in_slots));
-        Ok(Forecast {
+        Forecast {
             ms: limited.map_or(in_slots, |(_, ms)| Some(ms)),
             usd: usd.map(|usd| usd.into_iter().sum()),
             models,
-            capacity,
+            capacity: met.capacity,
             slowest: limited.map(|(i, _)| i),
             limits,
-        })
+        }
     }
 
     fn model_estimate(

@@ -10,7 +10,7 @@ use crate::domain::queue::{QueueError, job_count};
 use crate::domain::start_run::{NewRun, StartRunInput};
 use crate::domain::view::{Definition, Run};
 use crate::domain::{ModelId, Requester, ids, sampling};
-use crate::store::{Inserted, RunInsert};
+use crate::store::{Conditions, Inserted, RunInsert};
 
 /// A run that may be started, with all that is to be read of the database.
 #[derive(Debug, Clone)]
@@ -57,26 +57,22 @@ impl Service {
 
     async fn start(&self, requester: &Requester, request_id: &str, input: StartRunInput) -> Result<Started> {
         let asked = input.definition_id.clone();
-        let prepared = self.prepare(input).await?;
+        let mut met = self.conditions(requester, &input).await?;
+        let prepared = self.prepare(input, met.definition.take()).await?;
         let jobs = prepared.jobs;
-        let met = self
-            .store
-            .conditions(&requester.subject, prepared.run.priority.value())
-            .await
-            .map_err(|e| self.failed(e))?;
         let costs = self.job_costs(&prepared).await?;
         if let Some(budget) = prepared.run.budget {
             check_budget(budget, &prepared.run.models, &costs)?;
         }
         self.check_spending(requester, &prepared, &costs, &met).await?;
-        let limits = if met.has_rate_limits { self.limits_on(&prepared).await? } else { Vec::new() };
+        let limits = self.limits_on(&prepared, &met).await?;
         let sizes = match known_sizes(&costs) {
             Some(sizes) => sizes,
             // Nothing that is kept of the forecast depends on them.
             None if limits.is_empty() => PromptSizes::default(),
             None => self.prompt_sizes(&prepared).await?,
         };
-        let forecast = self.forecast(&prepared, &costs, sizes, met.capacity, limits).await?;
+        let forecast = self.forecast(&prepared, &costs, sizes, &met, limits);
         let tokens = self.config.numbers.expected_output_tokens;
         let insert = run_insert(requester, request_id, prepared, costs, &forecast, tokens)?;
 
@@ -138,13 +134,32 @@ impl Service {
         Ok(Started { run, is_new })
     }
 
-    /// Checks what is asked for, and draws the sample.
+    /// What a run meets that is started with this input, which nobody has checked yet.
+    pub(super) async fn conditions(
+        &self,
+        requester: &Requester,
+        input: &StartRunInput,
+    ) -> Result<Conditions> {
+        let definition = input.definition_id.parse().ok();
+        // Nothing is known of what is no model, and not every text can be asked for.
+        let models = input.models.iter().filter_map(|m| m.parse::<ModelId>().ok());
+        let models: Vec<String> = models.take(self.limits.models_max).map(|m| m.to_string()).collect();
+        self.store
+            .conditions(definition, &models, &requester.subject, input.priority.value())
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// Checks what is asked for, and draws the sample. `definition` is what the input names, if that exists.
     ///
     /// # Errors
     /// VALIDATION_ERROR with every mistake, NOT_FOUND for the definition, QUEUE_ERROR for too many jobs.
-    pub(super) async fn prepare(&self, input: StartRunInput) -> Result<Prepared> {
+    pub(super) async fn prepare(
+        &self,
+        input: StartRunInput,
+        definition: Option<Definition>,
+    ) -> Result<Prepared> {
         let asked = input.definition_id.clone();
-        let definition = self.definition(&asked).await?;
         let content = definition.as_ref().map(content).transpose()?;
         let defaults = content.as_ref().and_then(|c| c.params).unwrap_or_default();
         let run = input.check(&defaults, &self.limits)?;

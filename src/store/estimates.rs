@@ -1,7 +1,6 @@
 //! What runs are expected to take, from what others took.
 
 use super::{Result, Store};
-use crate::domain::forecast::ModelStatistic;
 use crate::domain::rate_limit::Ceilings;
 
 /// Who would run the probes of a run.
@@ -36,41 +35,6 @@ pub struct PastRun {
 }
 
 impl Store {
-    /// What is known of those of these models that have run, in no order.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn model_statistics(&self, models: &[String]) -> Result<Vec<ModelStatistic>> {
-        let rows = sqlx::query!(
-            "select model, jobs, mean_ms, quantiles_ms, output_tokens from model_statistic where model = any ($1)",
-            models
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let statistics = rows.into_iter().map(|r| ModelStatistic {
-            model: r.model,
-            jobs: r.jobs.into(),
-            mean_ms: r.mean_ms,
-            quantiles_ms: r.quantiles_ms,
-            output_tokens: r.output_tokens,
-        });
-        Ok(statistics.collect())
-    }
-
-    /// Who would run the probes of a run of this priority now.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn probe_capacity(&self, priority: i16) -> Result<Capacity> {
-        let row = sqlx::query!(
-            r#"select slots as "slots!", other_runs as "other_runs!" from probe_capacity($1)"#,
-            priority
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(Capacity { slots: row.slots, other_runs: row.other_runs })
-    }
-
     /// The limits that bear on any of these models, by name.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub use start::{Conditions, Inserted, RunInsert};
 pub use temporary::TemporaryDatabase;
 pub use verify::rules;
 pub use waiting::{QueuePause, RunPause, ShutLimit, WaitingFacts};
-pub use work::Contexts;
+pub use work::{Contexts, SharedWork};
 
 use std::sync::Arc;
 use std::time::Duration;

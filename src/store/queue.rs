@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::crash::crash_point;
+use super::work::SharedWork;
 use super::{Result, Store};
 use crate::domain::job::Claim;
 use crate::domain::work::{
@@ -23,6 +24,8 @@ pub struct Claimed {
     pub first: Vec<FirstClaim>,
     /// All others; what these jobs ask is still to be read.
     pub again: Vec<Claim>,
+    /// What the jobs of lanes share that nobody had claimed from before.
+    pub shared: Vec<SharedWork>,
     /// When slots stayed free: after how long something that waits may have become claimable. Zero when another node
     /// was faster; `None` when every slot was filled, or when nothing that waits has a known time.
     pub look_after: Option<Duration>,
@@ -86,6 +89,9 @@ impl Store {
         for r in rows {
             if let Some(ms) = r.look_after_ms {
                 claimed.look_after = Some(Duration::from_millis(ms.unsigned_abs()));
+            }
+            if let Some(Json(shared)) = r.shared {
+                claimed.shared = shared;
             }
             let (Some(job_id), Some(number)) = (r.job_id, r.number) else { continue };
             claimed.taken_in = r.claim_id;

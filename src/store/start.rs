@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::crash::crash_point;
 use super::estimates::Capacity;
-use super::transaction::in_transaction;
+use super::transaction::in_named_transaction;
 use super::{Result, Store};
+use crate::domain::Requester;
+use crate::domain::forecast::ModelStatistic;
 use crate::domain::guard::{Budget, FailureGuard, GuardAction};
+use crate::domain::view::Definition;
 
 /// Everything that a new run is made of.
 #[derive(Debug, Clone)]
@@ -96,8 +100,10 @@ pub enum Inserted {
 }
 
 /// What a new run meets, as far as one look shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Conditions {
+    /// Its definition, unless there is none, or somebody has deleted it.
+    pub definition: Option<Definition>,
     /// Whether any provider is only for some roles, …
     pub has_provider_roles: bool,
     /// … whether there is any spend limit, …
@@ -110,14 +116,22 @@ pub struct Conditions {
     pub waiting_of_creator: i64,
     /// Who would run its probes.
     pub capacity: Capacity,
+    /// What is known of those of its models that have run, in no order.
+    pub statistics: Vec<ModelStatistic>,
 }
 
 impl Store {
-    /// What a run of this user and priority meets.
+    /// What a run of these models meets if this user starts it with this priority.
     ///
     /// # Errors
     /// The database's.
-    pub async fn conditions(&self, user: &str, priority: i16) -> Result<Conditions> {
+    pub async fn conditions(
+        &self,
+        definition: Option<Uuid>,
+        models: &[String],
+        user: &str,
+        priority: i16,
+    ) -> Result<Conditions> {
         let row = sqlx::query!(
             r#"select exists (select from provider_role) as "has_provider_roles!",
                       exists (select from spend_limit) as "has_spend_limits!",
@@ -127,20 +141,44 @@ impl Store {
                       (select coalesce(sum(l.pending), 0)::bigint from lane l join run r on r.id = l.run_id
                         where l.is_live and l.id >= (select m.live_from from live_mark m)
                           and r.created_by = $1) as "waiting_of_creator!",
-                      c.slots as "slots!", c.other_runs as "other_runs!"
-                 from probe_capacity($2) as c"#,
+                      c.slots as "slots!", c.other_runs as "other_runs!",
+                      (select coalesce(jsonb_agg(to_jsonb(s)), '[]') from model_statistic s where s.model = any ($3))
+                        as "statistics!: Json<Vec<ModelStatistic>>",
+                      d.id as "id?", d.seq as "seq?", d.name as "name?", d.version as "version?", d.content as "content?",
+                      d.scenario_count as "scenario_count?", d.created_by as "created_by?", d.created_at as "created_at?"
+                 from probe_capacity($2) as c
+                 left join definition d on d.id = $4 and d.deleted_at is null"#,
             user,
-            priority
+            priority,
+            models,
+            definition
         )
         .fetch_one(&self.pool)
         .await?;
+        let definition = match (row.id, row.seq, row.name, row.version, row.content, row.scenario_count) {
+            (Some(id), Some(seq), Some(name), Some(version), Some(content), Some(scenario_count)) => {
+                row.created_by.zip(row.created_at).map(|(created_by, created_at)| Definition {
+                    id,
+                    seq,
+                    name,
+                    version,
+                    content,
+                    scenario_count,
+                    created_by,
+                    created_at,
+                })
+            }
+            _ => None,
+        };
         Ok(Conditions {
+            definition,
             has_provider_roles: row.has_provider_roles,
             has_spend_limits: row.has_spend_limits,
             has_rate_limits: row.has_rate_limits,
             waiting: row.waiting,
             waiting_of_creator: row.waiting_of_creator,
             capacity: Capacity { slots: row.slots, other_runs: row.other_runs },
+            statistics: row.statistics.0,
         })
     }
 
@@ -158,8 +196,9 @@ impl Store {
     ) -> Result<Inserted> {
         let run = Arc::new(run);
         let to_insert = Arc::clone(&run);
-        let inserted = in_transaction(self, move |c| {
-            let run = Arc::clone(&to_insert);
+        let actor = self.actor.clone();
+        let inserted = in_named_transaction(self, move |c, receipt| {
+            let (run, actor) = (Arc::clone(&to_insert), actor.clone());
             Box::pin(async move {
                 if let Some(earlier) = earlier(&mut *c, &run).await? {
                     return Ok(earlier);
@@ -167,7 +206,7 @@ impl Store {
                 if waiting + jobs > waiting_max {
                     return Ok(Inserted::TooManyWaiting { waiting });
                 }
-                insert(c, &run, waiting_max).await?;
+                receipt.keep(insert(c, actor.as_deref(), &run, waiting_max).await?);
                 crash_point("start.before");
                 Ok(Inserted::Created)
             })
@@ -223,28 +262,39 @@ async fn earlier(c: impl PgExecutor<'_>, run: &RunInsert) -> Result<Option<Inser
     Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash, is_deleted: r.is_deleted }))
 }
 
-async fn insert(c: &mut PgConnection, run: &RunInsert, waiting_max: i64) -> Result<()> {
-    sqlx::query_file!(
-        "src/store/sql/insert_run.sql",
+/// Stores the run in the name of `actor`; returns the transaction's number.
+async fn insert(
+    c: &mut PgConnection,
+    actor: Option<&Requester>,
+    run: &RunInsert,
+    waiting_max: i64,
+) -> Result<String> {
+    let row = sqlx::query!(
+        r#"select start_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+                            $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34) as "number!""#,
+        actor.map(|a| a.subject.as_str()),
+        actor.map(|a| a.role.as_str()),
+        actor.map(|a| a.request_id.as_str()),
         run.id,
         run.batch_id,
+        run.request_id,
         run.definition_id,
         run.definition_snapshot,
         run.name,
         run.experiment_id,
-        &run.models,
         run.params,
         run.priority,
         run.max_concurrency,
         run.sample_percentage,
         run.sample_seed,
         run.sample_algorithm,
+        run.scenario_ids.as_deref(),
         run.idempotency_key,
         run.input_hash,
         run.metadata,
         run.created_by,
-        run.scenario_ids.as_deref(),
-        run.request_id,
+        run.created_group,
+        &run.models,
         &run.pricing as &[Option<Value>],
         &run.estimate_usd as &[Option<Decimal>],
         run.budget.map(|b| b.usd),
@@ -254,11 +304,10 @@ async fn insert(c: &mut PgConnection, run: &RunInsert, waiting_max: i64) -> Resu
         run.failures.map_or(GuardAction::Pause, |f| f.action).as_str(),
         run.expected_ms,
         run.expected_usd,
-        run.created_group,
         run.expected_output_tokens,
+        waiting_max
     )
-    .fetch_one(&mut *c)
+    .fetch_one(c)
     .await?;
-    sqlx::query!("select admit_run($1, $2)", run.id, waiting_max).fetch_one(c).await?;
-    Ok(())
+    Ok(row.number)
 }

@@ -2,7 +2,7 @@
 //! COMMIT is lost.
 
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
@@ -32,6 +32,26 @@ where
     T: Send + 'static,
     F: for<'c> Fn(&'c mut PgConnection) -> Body<'c, T> + Send + Sync + 'static,
 {
+    let body = Arc::new(body);
+    let actor = store.actor.clone();
+    in_named_transaction(store, move |c, receipt| {
+        let (body, actor) = (Arc::clone(&body), actor.clone());
+        Box::pin(async move {
+            if let Some(actor) = actor {
+                receipt.keep(say_who_acts(c, &actor).await?);
+            }
+            body(c).await
+        })
+    })
+    .await
+}
+
+/// The same for a body that says itself in whose name it acts, and keeps the receipt. One that changes nothing needs neither.
+pub(super) async fn in_named_transaction<T, F>(store: &Store, body: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: for<'c> Fn(&'c mut PgConnection, Receipt) -> Body<'c, T> + Send + Sync + 'static,
+{
     let store = store.clone();
     let work = async move {
         let (mut reruns, mut retries) = (0, 0);
@@ -52,6 +72,17 @@ where
     };
     let span = tracing::Span::current();
     tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Error::Aborted)?
+}
+
+/// The number of a transaction, once it is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Receipt(Arc<OnceLock<String>>);
+
+impl Receipt {
+    /// Keeps the number.
+    pub(super) fn keep(&self, number: String) {
+        self.0.get_or_init(|| number);
+    }
 }
 
 /// A transaction that has changed nothing, or whose fate cannot be learned.
@@ -81,12 +112,12 @@ impl<T> Step<T> {
 
 async fn once<T, F>(store: &Store, body: &F) -> Result<T, Failed>
 where
-    F: for<'c> Fn(&'c mut PgConnection) -> Body<'c, T> + Send + Sync + 'static,
+    F: for<'c> Fn(&'c mut PgConnection, Receipt) -> Body<'c, T> + Send + Sync + 'static,
 {
     let kept = |error: Error| Failed { error, may_rerun: false };
-    let receipt = OnceLock::new();
+    let receipt = Receipt::default();
     let mut held = store.pool.acquire().await.map_err(|e| kept(e.into()))?;
-    let (cause, value) = match attempt(held.connection(), store, body, &receipt).await {
+    let (cause, value) = match attempt(held.connection(), store, body, receipt.clone()).await {
         Step::Committed(value) => {
             held.keep();
             return Ok(value);
@@ -100,8 +131,8 @@ where
         Step::Lost(cause, value) => (cause, value),
     };
     drop(held);
-    let Some(number) = receipt.get() else {
-        // A person's transaction that has no receipt yet has not done anything.
+    let Some(number) = receipt.0.get() else {
+        // A person's transaction that has no receipt yet has not been told to commit.
         return Err(Failed { error: Error::Unavailable(cause), may_rerun: store.actor.is_some() });
     };
     match (fate(store, number).await, value) {
@@ -116,24 +147,15 @@ where
     }
 }
 
-/// Runs the body and commits. `receipt` is set before the body begins, if there is to be one.
-async fn attempt<T, F>(
-    connection: &mut PgConnection,
-    store: &Store,
-    body: &F,
-    receipt: &OnceLock<String>,
-) -> Step<T>
+/// Runs the body and commits.
+async fn attempt<T, F>(connection: &mut PgConnection, store: &Store, body: &F, receipt: Receipt) -> Step<T>
 where
-    F: for<'c> Fn(&'c mut PgConnection) -> Body<'c, T> + Send + Sync + 'static,
+    F: for<'c> Fn(&'c mut PgConnection, Receipt) -> Body<'c, T> + Send + Sync + 'static,
 {
     let limit = store.pool.patience.answer;
     let begun = async {
         let mut transaction = connection.begin().await?;
-        if let Some(actor) = &store.actor {
-            let number = say_who_acts(&mut transaction, actor).await?;
-            receipt.get_or_init(|| number);
-        }
-        match body(&mut transaction).await {
+        match body(&mut transaction, receipt).await {
             Ok(value) => Ok((transaction, value)),
             Err(error) => {
                 if let Err(rollback) = transaction.rollback().await {

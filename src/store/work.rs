@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,6 +31,26 @@ struct LaneContext {
     kind: JobKind,
     model: Option<String>,
     pricing: Option<Value>,
+}
+
+/// What the jobs of a lane share, and with the first lane of a run that is read what they share with all of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SharedWork {
+    lane_id: i64,
+    run_id: Uuid,
+    #[serde(deserialize_with = "from_text")]
+    kind: JobKind,
+    model: Option<String>,
+    pricing: Option<Value>,
+    batch_id: Option<Uuid>,
+    request_id: Option<String>,
+    definition_snapshot: Option<Value>,
+    params: Option<Value>,
+    sample_seed: Option<i32>,
+}
+
+fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobKind, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
 impl Store {
@@ -112,7 +134,7 @@ impl Store {
         if contexts.lanes.len() > LANES_MAX {
             *contexts = Contexts::default();
         }
-        let unknown: HashSet<i64> = lanes.filter(|id| !contexts.lanes.contains_key(id)).collect();
+        let unknown: HashSet<i64> = lanes.filter(|&id| !contexts.know(id)).collect();
         if unknown.is_empty() {
             return Ok(());
         }
@@ -120,7 +142,7 @@ impl Store {
         let known: Vec<Uuid> = contexts.runs.keys().copied().collect();
         // A run that is not known comes with one of its lanes.
         let rows = sqlx::query!(
-            r#"select lane_id as "id!", run_id as "run_id!", kind::text as "kind!", model, pricing, batch_id, request_id,
+            r#"select lane_id as "lane_id!", run_id as "run_id!", kind::text as "kind!", model, pricing, batch_id, request_id,
                       definition_snapshot, params, sample_seed
                  from shared_work($1, $2)"#,
             &unknown,
@@ -128,19 +150,44 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        for r in rows {
-            let lane =
-                LaneContext { run_id: r.run_id, kind: r.kind.parse()?, model: r.model, pricing: r.pricing };
-            contexts.lanes.insert(r.id, lane);
+        let shared = rows.into_iter().map(|r| {
+            Ok(SharedWork {
+                lane_id: r.lane_id,
+                run_id: r.run_id,
+                kind: r.kind.parse()?,
+                model: r.model,
+                pricing: r.pricing,
+                batch_id: r.batch_id,
+                request_id: r.request_id,
+                definition_snapshot: r.definition_snapshot,
+                params: r.params,
+                sample_seed: r.sample_seed,
+            })
+        });
+        contexts.learn(shared.collect::<Result<_>>()?);
+        Ok(())
+    }
+}
+
+impl Contexts {
+    /// Remembers what came with a claim.
+    pub fn learn(&mut self, shared: Vec<SharedWork>) {
+        for s in shared {
+            let lane = LaneContext { run_id: s.run_id, kind: s.kind, model: s.model, pricing: s.pricing };
+            self.lanes.insert(s.lane_id, lane);
             if let (Some(batch_id), Some(request_id), Some(definition), Some(params), Some(sample_seed)) =
-                (r.batch_id, r.request_id, r.definition_snapshot, r.params, r.sample_seed)
+                (s.batch_id, s.request_id, s.definition_snapshot, s.params, s.sample_seed)
             {
-                let run_id = r.run_id;
+                let run_id = s.run_id;
                 let run = RunContext { run_id, batch_id, request_id, definition, params, sample_seed };
-                contexts.runs.insert(run_id, Arc::new(run));
+                self.runs.insert(run_id, Arc::new(run));
             }
         }
-        Ok(())
+    }
+
+    /// Whether there is nothing to read of this lane.
+    fn know(&self, lane: i64) -> bool {
+        self.lanes.get(&lane).is_some_and(|l| self.runs.contains_key(&l.run_id))
     }
 }
 

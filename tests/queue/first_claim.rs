@@ -3,7 +3,7 @@
 use runlane::domain::job::Claim;
 use runlane::domain::work::AttemptEnd;
 use runlane::domain::{AttemptOutcome, CancelMode, JobKind, JobState};
-use runlane::store::{JobChange, RunChange};
+use runlane::store::{Claimed, Contexts, Error, JobChange, RunChange, Store};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -182,4 +182,44 @@ async fn two_ends_of_one_claim_at_once_leave_nothing_of_it() {
     let left: i64 = sqlx::query_scalar("select count(*) from claim").fetch_one(&direct.db).await.unwrap();
     assert_eq!(left, 0, "all that was claimed has ended");
     assert_eq!(direct.violations(false, &[run]).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_jobs_of_a_lane_share_comes_with_its_first_claim_and_the_run_with_its_own() {
+    let (direct, node, run) = queue(&["mock/echo", "mock/other"]).await;
+    let context = |claimed: &Claimed| {
+        let mut contexts = Contexts::default();
+        contexts.learn(claimed.shared.clone());
+        contexts
+    };
+    let claim = async |n| direct.store.claim_jobs(node, &[(JobKind::ProbeScenario, n)]).await.unwrap();
+
+    let first = claim(1).await;
+    let second = claim(1).await;
+    let third = claim(2).await;
+    assert_eq!([first.shared.len(), second.shared.len(), third.shared.len()], [1, 1, 0]);
+
+    // A node that has heard of both asks nothing, and one that came later is told the rest.
+    let nothing = sqlx::PgPool::connect_lazy("postgres://nobody@localhost:1/nothing").unwrap();
+    let told = async |claimed: &Claimed, store: &Store, contexts: &mut Contexts| {
+        let works = store.first_work(&claimed.first, contexts).await?;
+        Ok::<_, Error>(
+            works
+                .into_iter()
+                .map(|(work, context)| (work.model.unwrap(), context.run_id))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let mut knows = context(&first);
+    let away = Store::new(nothing);
+    assert_eq!(told(&first, &away, &mut knows).await.unwrap(), [("mock/echo".into(), run)]);
+    knows.learn(second.shared.clone());
+    assert_eq!(told(&second, &away, &mut knows).await.unwrap(), [("mock/other".into(), run)]);
+    assert_eq!(told(&third, &away, &mut knows).await.unwrap().len(), 2);
+    let mut later = context(&second);
+    assert!(
+        told(&second, &away, &mut later).await.is_err(),
+        "the run is not sent again with each of its lanes"
+    );
+    assert_eq!(told(&second, &direct.store, &mut later).await.unwrap(), [("mock/other".into(), run)]);
 }

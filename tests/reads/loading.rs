@@ -58,3 +58,23 @@ async fn a_list_takes_as_many_statements_as_one_item() {
     assert_eq!(one, 6, "the run, the page, scenarios, attempts, reasons, what has waited for long");
     assert_eq!(jobs(8).await, one);
 }
+
+#[tokio::test]
+async fn a_run_is_started_with_as_many_statements_however_many_models_it_has() {
+    let statements = Statements::default();
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
+    let surface = Surface::create().await;
+    let definition = surface.definition().await;
+    for models in [vec!["mock/a"], vec!["mock/a", "mock/b", "mock/c"]] {
+        let input = json!({"definitionId": definition["id"], "models": models});
+        let start = "mutation($input: StartRunInput!) { startRun(input: $input) { id } }";
+        let before = statements.0.load(Ordering::Relaxed);
+        surface.data("ada", Role::User, start, json!({"input": input})).await;
+        let sent = statements.0.load(Ordering::Relaxed) - before;
+        assert_eq!(
+            sent, 4,
+            "what it meets, the run with its jobs, COMMIT (BEGIN is not told), and the run to show"
+        );
+    }
+}

@@ -19,7 +19,12 @@ pub const PATIENT: [(&str, &str); 8] = [
 
 /// Every way in which the answer to the commit of such work can fail to arrive.
 pub fn harms(work: &'static str) -> [Strike; 5] {
-    let at = Strike::at(Point::Commit(work));
+    harms_at(Point::Commit(work))
+}
+
+/// Every way in which the answer to such a request can fail to arrive.
+pub fn harms_at(point: Point) -> [Strike; 5] {
+    let at = Strike::at(point);
     [
         at.before(Harm::Cut),
         at.during(Harm::Reset),

@@ -46,7 +46,7 @@ pub mod work {
     /// A node renews its lease.
     pub const HEARTBEAT: &str = "set lease_until = clock_timestamp()";
     /// `startRun`.
-    pub const START: &str = "insert into run (";
+    pub const START: &str = "start_run(";
     /// `pauseRun` and `resumeRun`.
     pub const PAUSE: &str = "update lane set is_paused";
     /// `cancelRun`.
