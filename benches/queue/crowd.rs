@@ -12,8 +12,10 @@ use crate::report::{Report, figure, heading, median, ms, percentiles};
 use crate::scale::Scale;
 use crate::stage::{Database, Stage, serve, stop};
 
-/// Jobs of one claim: the default slots of a node, and many.
-const BATCHES: [u32; 2] = [32, 500];
+/// Jobs of one claim, the default slots of a node and many, and how many claims there are of as many requests elsewhere.
+const BATCHES: [(u32, usize); 2] = [(32, 10), (500, 50)];
+/// Of the lanes with few jobs about one in so many is emptied within a round, so that they stay as many as the crowd's.
+const EMPTIED: i32 = 8;
 /// How much longer a claim may take in a crowd.
 const LONGER_AT_MOST: f64 = 1.2;
 
@@ -21,27 +23,34 @@ const LONGER_AT_MOST: f64 = 1.2;
 pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let lanes = if scale.is_short() { 100 } else { 1_000 };
     heading(&format!("claims with {} jobs waiting in {lanes} lanes, and with few", scale.stored));
-    let claims = scale.requests / 10;
-    for batch in BATCHES {
-        let few = i32::try_from(batch)? * i32::try_from((scale.rounds + 1) * claims)?;
-        let spread = (few / lanes + 1) * lanes;
-        let queues = [(scale.stored.max(spread), lanes), (spread, lanes), (few, 1)];
-        let mut drivers = Vec::new();
+    for (batch, share) in BATCHES {
+        let claims = scale.requests / share;
+        let taken = i32::try_from(batch)? * i32::try_from(claims)?;
+        let rounds = i32::try_from(scale.rounds + 1)?;
+        let spread = (taken * EMPTIED / lanes + 1) * lanes;
+        let queues = [(scale.stored.max(taken * rounds), lanes), (spread, lanes), (taken * rounds, 1)];
+        let mut places = Vec::new();
         for (jobs, lanes) in queues {
-            let database = filled(stage, jobs, lanes).await?;
-            drivers.push((Driver::register(&database, batch).await?, database));
+            places.push(Place::fill(stage, jobs, lanes, batch).await?);
         }
         let mut times: [Vec<Duration>; 3] = Default::default();
         let mut used = [Duration::ZERO; 3];
         for round in 0..=scale.rounds {
-            for (i, (driver, _)) in drivers.iter().enumerate() {
+            for i in 0..places.len() {
                 let meter = Meter::ours()?;
-                let taken = time_claims(driver, claims, batch).await?;
+                let taken = time_claims(&places[i].driver, claims, batch).await?;
                 // The first claims of a session are like no others.
                 if round > 0 {
                     used[i] += meter.used()?;
                     times[i].extend(taken);
                 }
+            }
+            if round < scale.rounds {
+                let emptied =
+                    std::mem::replace(&mut places[1], Place::fill(stage, spread, lanes, batch).await?);
+                emptied.close(stage).await?;
+                // Its session has made no claims yet.
+                time_claims(&places[1].driver, 6, batch).await?;
             }
         }
         let names = [
@@ -65,13 +74,31 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
                 LONGER_AT_MOST,
             );
         }
-        for (driver, database) in drivers {
-            driver.close().await;
-            fill::agree(&database).await?;
-            stage.drop(database).await?;
+        for place in places {
+            place.close(stage).await?;
         }
     }
     Ok(())
+}
+
+/// A queue, and a node that claims from it.
+struct Place {
+    driver: Driver,
+    database: Database,
+}
+
+impl Place {
+    async fn fill(stage: &Stage, jobs: i32, lanes: i32, batch: u32) -> anyhow::Result<Self> {
+        let database = filled(stage, jobs, lanes).await?;
+        Ok(Self { driver: Driver::register(&database, batch).await?, database })
+    }
+
+    /// Checks it, and removes it.
+    async fn close(self, stage: &Stage) -> anyhow::Result<()> {
+        self.driver.close().await;
+        fill::agree(&self.database).await?;
+        stage.drop(self.database).await
+    }
 }
 
 async fn filled(stage: &Stage, jobs: i32, lanes: i32) -> anyhow::Result<Database> {

@@ -218,6 +218,28 @@ returns table (job_id bigint, run_at timestamptz, is_fresh boolean) language sql
      limit p_limit
 $$;
 
+-- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is
+-- known. Jobs that were due then and were not claimed wait for something else.
+create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language plpgsql as $$
+declare
+    v_due_at timestamptz;
+begin
+    -- Not in SQL, which would be planned in every transaction.
+    select min(d.run_at) into v_due_at
+      from lane l
+     cross join lateral (
+        select w.run_at from waiting_job w
+         where w.lane_id = l.id and w.run_at > p_since
+         order by w.run_at limit 1
+     ) as d
+     where l.is_live and l.id >= (select m.live_from from live_mark m)
+       and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null and l.pending > 0;
+    -- greatest() ignores nulls: alone it would say 0, and an idle node would ask without a pause.
+    return case when v_due_at is not null
+                then greatest(0, ceil(extract(epoch from v_due_at - clock_timestamp()) * 1000))::bigint end;
+end
+$$;
+
 -- Writes down that the waiting jobs of a closed lane, which the caller has locked, are cancelled: so many of them. Returns how
 -- many it was.
 create function settle_lane(p_lane bigint, p_limit bigint) returns bigint language plpgsql

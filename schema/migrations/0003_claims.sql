@@ -6,28 +6,6 @@
 -- was committed before it was granted.
 create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
 
--- Milliseconds until the first waiting job of these kinds that was not due yet at p_since becomes due; null when none is
--- known. Jobs that were due then and were not claimed wait for something else.
-create function next_due_ms(p_kinds job_kind[], p_since timestamptz) returns bigint language plpgsql as $$
-declare
-    v_due_at timestamptz;
-begin
-    -- Not in SQL, which would be planned in every transaction.
-    select min(d.run_at) into v_due_at
-      from lane l
-     cross join lateral (
-        select w.run_at from waiting_job w
-         where w.lane_id = l.id and w.run_at > p_since
-         order by w.run_at limit 1
-     ) as d
-     where l.is_live and l.id >= (select m.live_from from live_mark m)
-       and l.kind = any (p_kinds) and l.is_open and not l.is_paused and l.held_at is null and l.pending > 0;
-    -- greatest() ignores nulls: alone it would say 0, and an idle node would ask without a pause.
-    return case when v_due_at is not null
-                then greatest(0, ceil(extract(epoch from v_due_at - clock_timestamp()) * 1000))::bigint end;
-end
-$$;
-
 -- What the jobs of these lanes share. What they share with all of their run comes with one lane of each that is not known.
 create function shared_work(p_lanes bigint[], p_known_runs uuid[])
 returns table (
@@ -76,7 +54,10 @@ declare
     v_lanes  bigint[];
     v_counts int[];
     v_locked bigint[];
-    -- The lanes that nobody has claimed from.
+    -- Whether a run that may get a slot has a maxConcurrency or a budget.
+    v_has_ceilings boolean := false;
+    -- The chosen lanes, as they stand once they are locked, and which of them nobody has claimed from.
+    v_rows   lane[];
     v_new    bigint[];
     v_got    int := 0;
     v_wanted int;
@@ -161,7 +142,7 @@ begin
              where l.is_live and l.id >= (select m.live_from from live_mark m)
         ), candidate as materialized (
             -- The level of a lane's first unit, if nothing of its run waits for its time.
-            select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.active, l.slots, l.run_active, l.fresh,
+            select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.slots, l.run_active, l.fresh,
                    l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
               from live l
              where l.is_free and l.pending > 0 and l.slots > 0
@@ -237,8 +218,9 @@ begin
                exists (select from due d where d.kind in (select u.kind from unfilled u)
                           and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16)),
                case when v_is_limited then array(select p.id from placed p order by p.place, p.kind) end,
-               case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end
-          into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds
+               case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end,
+               exists (select from offering o where o.max_concurrency is not null or o.budget_usd is not null)
+          into v_lanes, v_counts, v_unfilled, v_more, v_units, v_unit_kinds, v_has_ceilings
           from chosen c;
     end if;
     if v_lanes is null then
@@ -263,18 +245,24 @@ begin
 
     -- Lock the chosen lanes, and every lane of a run whose concurrency or money is limited: its ceiling is checked again below,
     -- when nobody else can change what it is compared with.
-    select array_agg(id) into v_locked
-      from (
-        select unnest(v_lanes) as id
-        union
-        select s.id from lane s
-         where s.run_id = any (array(select c.run_id from lane c
-                                      where c.id = any (v_lanes)
-                                        and (c.max_concurrency is not null or c.budget_usd is not null)))
-           and s.kind = 'probe:scenario'
-      ) as wanted;
-    select array_agg(l.id) filter (where l.is_new and l.id = any (v_lanes)) into v_new
-      from (select l.id, l.pending = l.total as is_new from lane l where l.id = any (v_locked) order by l.id for update) as l;
+    v_locked := v_lanes;
+    if v_has_ceilings then
+        v_locked := array(
+            select unnest(v_lanes)
+            union
+            select s.id from lane s
+             where s.run_id = any (array(select c.run_id from lane c
+                                          where c.id = any (v_lanes)
+                                            and (c.max_concurrency is not null or c.budget_usd is not null)))
+               and s.kind = 'probe:scenario');
+    end if;
+    -- Read once: beside an old snapshot each look passes all that they have been. Not by a condition, which could come before
+    -- the lock.
+    select array_agg(l.lane) filter (where l.id = any (v_lanes)),
+           array_agg(l.id) filter (where l.is_new and l.id = any (v_lanes))
+      into v_rows, v_new
+      from (select l as lane, l.id, l.pending = l.total as is_new
+              from lane l where l.id = any (v_locked) order by l.id for update) as l;
     if v_new is not null then
         shared := (
             select jsonb_agg(to_jsonb(w))
@@ -296,7 +284,7 @@ begin
                coalesce(sum(p.n) over w, 0) as before, coalesce(sum(p.n * job_reserve(l)) over w, 0) as usd_before
           from unnest(v_lanes, v_counts) as p (id, n)
           -- An end that was waited for may have held a lane, or halted the run.
-          join lane l on l.id = p.id and l.id = any (v_lanes) and l.held_at is null and l.is_open and not l.is_paused
+          join unnest(v_rows) as l on l.id = p.id and l.held_at is null and l.is_open and not l.is_paused
         window w as (partition by l.run_id order by l.id rows between unbounded preceding and 1 preceding)
     ), allowed as materialized (
         select p.id,
@@ -313,7 +301,7 @@ begin
         -- In the order of (run_at, id): what keeps its place, then fresh ones, then what had to wait until later.
         select a.id as lane_id, w.place, w.job_id, w.scenario_id
           from allowed a
-          join lane l on l.id = a.id and l.id = any (v_lanes)
+          join unnest(v_rows) as l on l.id = a.id
          cross join lateral (
             with older as materialized (
                 select w.ctid as place, w.job_id, null::bigint as scenario_id from waiting_job w

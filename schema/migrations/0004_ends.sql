@@ -1,81 +1,5 @@
 -- How claims end: in batches, by the node that holds them or by one that finds it dead. Locks as in 0003_claims.sql.
 
--- Makes an analysis of a run wait to be computed (anew). Nothing changes while one of the kind waits or runs. Whoever
--- calls holds the locks that come before. That one is computed anew is recorded.
-create function start_analysis(p_run uuid, p_kind job_kind) returns void language plpgsql as $$
-declare
-    v_lane lane;
-    v_now  timestamptz := clock_timestamp();
-begin
-    insert into lane (run_id, kind, position, priority, is_paused, is_live, total, pending, version)
-    select r.id, p_kind, 0, r.priority, r.status = 'PAUSED', true, 1, 1, 1 from run r where r.id = p_run
-    on conflict on constraint lane_identity do nothing
-    returning * into v_lane;
-    if found then
-        insert into job (lane_id, run_at) values (v_lane.id, v_now);
-    else
-        select * into v_lane from lane l where l.run_id = p_run and l.kind = p_kind for update;
-        if v_lane.is_live then
-            -- It waits or runs already; it must not wait for a pause that has ended with the run.
-            update lane l
-               set is_paused = false, version = l.version + 1, updated_at = v_now
-             where l.id = v_lane.id and l.is_paused
-               and not exists (select from run r where r.id = p_run and r.status = 'PAUSED');
-            perform pg_notify('runlane_wake', '');
-            return;
-        end if;
-        if v_lane.failed > 0 then
-            perform close_dead_letters(array(select j.id from job j where j.lane_id = v_lane.id), 'dead_letter.retried');
-        end if;
-        update job j
-           set state = 'pending', epoch = j.epoch + 1, epoch_claims = j.claims, failures = 0, losses = 0,
-               losses_alone = 0, throttles = 0, throttled_ms = 0, is_suspect = false, cancel_requested = false,
-               run_at = v_now, finished_at = null, error_code = null, error_message = null, error_retryable = null
-         where j.lane_id = v_lane.id;
-        delete from lane_error e where e.lane_id = v_lane.id;
-        update lane l
-           set is_live = true, pending = 1, completed = 0, failed = 0, cancelled = 0,
-               is_paused = (select r.status = 'PAUSED' from run r where r.id = p_run),
-               version = l.version + 1, updated_at = v_now
-         where l.id = v_lane.id;
-        perform record_act('analysis.restarted', 'job', j.id::text, p_run, null, jsonb_build_object('epoch', j.epoch))
-           from job j where j.lane_id = v_lane.id;
-    end if;
-    perform pg_notify('runlane_wake', '');
-end
-$$;
-
--- Closes runs in which nothing waits or runs any more, and has their basic analysis computed. The caller has brought
--- a probe lane of each to an end in this transaction. Runs are locked, and only then are their lanes read: of two that
--- end the last lanes at once, the second sees the first.
-create function finish_runs(p_runs uuid[]) returns void language plpgsql as $$
-declare
-    v_run uuid;
-    v_now timestamptz;
-begin
-    perform from run r where r.id = any (p_runs) order by r.id for update;
-    v_now := clock_timestamp();
-    for v_run in
-        select r.id from run r
-         where r.id = any (p_runs)
-           -- By the run: among the live lanes, those of all runs would be read, and what an old snapshot keeps of them.
-           and (select count(*) filter (where l.is_live) from lane l
-                 where l.run_id = r.id and l.kind = 'probe:scenario') = 0
-         order by r.id
-    loop
-        update run r
-           set status = 'COMPLETED', completed_at = v_now, paused_at = null, updated_at = v_now,
-               version = r.version + 1
-         where r.id = v_run and r.status in ('PENDING', 'RUNNING', 'PAUSED');
-        -- An analysis that waits for the end of a pause would wait for ever: the pause has ended with the run.
-        update lane l set is_paused = false
-         where l.id = any (array(select a.id from lane a where a.run_id = v_run and a.kind <> 'probe:scenario'))
-           and l.is_paused and l.is_live;
-        perform start_analysis(v_run, 'analyze:basic');
-    end loop;
-end
-$$;
-
 -- What becomes of a job whose claim ends so: nothing is retried in a closed lane, nor when somebody asked for the job to be
 -- cancelled.
 create function ended_state(p_outcome attempt_outcome, p_is_open boolean, p_cancel_requested boolean) returns job_state
@@ -88,21 +12,26 @@ language sql immutable as $$
 $$;
 
 -- Locks lanes and those of the same runs that their ends may change: the basic analyses, which the end of a run has computed,
--- and all lanes of a run with a guard, which counts over them. Later it is too late to keep the order.
-create function lock_lanes_of_ends(p_lanes bigint[]) returns void language plpgsql
+-- and all lanes of a run with a guard, which counts over them. Later it is too late to keep the order. What the caller does not
+-- know of the lanes, their runs and whether any of these is guarded, is looked up.
+create function lock_lanes_of_ends(p_lanes bigint[], p_runs uuid[] default null, p_is_guarded boolean default null)
+returns void language plpgsql
 set enable_seqscan = off
 as $$
 declare
     v_ids bigint[];
 begin
-    select array_agg(id) into v_ids
-      from (
-        select unnest(p_lanes) as id
+    if p_runs is null then
+        select array_agg(distinct l.run_id), bool_or(l.is_guarded) into p_runs, p_is_guarded
+          from lane l where l.id = any (p_lanes);
+    end if;
+    v_ids := array(
+        select unnest(p_lanes)
         union
-        select a.id from lane a
-         where a.run_id = any (array(select l.run_id from lane l where l.id = any (p_lanes)))
-           and (a.kind = 'analyze:basic' or a.is_guarded)
-      ) as wanted;
+        select a.id from lane a where a.run_id = any (p_runs) and a.kind = 'analyze:basic');
+    if p_is_guarded then
+        v_ids := v_ids || array(select a.id from lane a where a.run_id = any (p_runs) and a.is_guarded);
+    end if;
     perform from lane l where l.id = any (v_ids) order by l.id for update;
 end
 $$;
@@ -169,14 +98,20 @@ declare
     v_costs    numeric[];
     -- Why a job gave up; null for one that did not.
     v_reasons  text[];
+    v_runs     uuid[];
+    v_is_guarded boolean;
+    v_has_room boolean;
+    -- Runs of which a lane of probes is empty now, and analyses that have ended.
     v_drained  uuid[];
+    v_analyses bigint[];
     v_again    uuid[];
     v_limited  boolean;
 begin
     if 'completed' = all (p_outcome) then
         perform pg_advisory_xact_lock_shared(gate());
         perform from node n where n.id = p_node for key share;
-        v_is_late := found;
+        -- All of them probes: an analysis has no latency.
+        v_is_late := found and p_latency_ms is not null and array_position(p_latency_ms, null) is null;
     end if;
     v_limited := lock_limits_of(p_job, p_error_code, p_holds);
     v_claims := coalesce(p_claims, array(select c.id from claim c where c.node_id = p_node));
@@ -184,9 +119,7 @@ begin
         -- Those of the claims: cheaper than to look each job up.
         v_lanes := array(select distinct t.lane_id from claim c cross join lateral unnest(c.lanes) as t (lane_id)
                           where c.id = any (v_claims));
-        v_is_late := not exists (select from lane l where l.id = any (v_lanes) and l.kind <> 'probe:scenario');
-    end if;
-    if not v_is_late then
+    else
         v_lanes := array(select distinct j.lane_id from job j where j.id = any (p_job));
         perform lock_lanes_of_ends(v_lanes);
     end if;
@@ -230,7 +163,8 @@ begin
          where j.id = i.id and j.id = any (p_job) and l.id = j.lane_id and l.id = any (v_lanes)
            and case when j.is_fresh then t.id is not null and i.number = 1
                     else j.claims = i.number and j.state = 'active' and j.node_id = p_node end
-        returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.pricing, i.number,
+        returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.pricing, l.is_guarded,
+                  i.number,
                   i.at, i.outcome = 'retried' as is_cut_short,
                   -- Nothing is retried in a closed lane.
                   case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome
@@ -277,8 +211,9 @@ begin
            array_agg(case when f.state <> 'failed' then null
                           when p_alone[f.at] then 'crash_loop'
                           when p_retryable[f.at] and not f.is_cut_short then 'max_retries_exceeded'
-                          else 'non_retryable' end)
-      into v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs, v_lanes, v_reasons
+                          else 'non_retryable' end),
+           array_agg(distinct f.run_id), bool_or(f.is_guarded)
+      into v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs, v_lanes, v_reasons, v_runs, v_is_guarded
       from fenced f;
     -- What comes too late changes nothing: from here on only the lanes that moved count.
     if v_ids is null then
@@ -287,7 +222,7 @@ begin
     return query select * from unnest(v_ids, v_states);
 
     if v_is_late then
-        perform lock_lanes_of_ends(v_lanes);
+        perform lock_lanes_of_ends(v_lanes, v_runs, v_is_guarded);
     end if;
     -- Of two that end jobs of one claim, the second counts down from what the first left.
     perform from claim c where c.id = any (v_of_claim) order by c.id for update;
@@ -323,7 +258,7 @@ begin
                version = l.version + 1, updated_at = v_now
           from of_lane e
          where l.id = e.lane_id and l.id = any (v_lanes)
-        returning l.run_id, l.kind, e.completed, e.failed, e.cost_usd
+        returning l.id, l.run_id, l.kind, l.is_live, l.is_guarded, l.budget_usd, e.completed, e.failed, e.cost_usd
     ), blamed as (
         insert into lane_error as x (lane_id, error_code, failed)
         select e.lane_id, e.error_code, count(*) from ended e where e.state = 'failed'
@@ -336,13 +271,20 @@ begin
          where m.cost_usd > 0
          group by r.created_by, coalesce(r.created_group, '') order by 2, 3
         on conflict (day, owner, group_name, node_id) do update set usd = d.usd + excluded.usd
+    ), ticked as (
+        insert into queue_minute as q (minute, kind, node_id, completed, failed)
+        select date_trunc('minute', v_now), m.kind, p_node, sum(m.completed), sum(m.failed)
+          from moved m where m.completed + m.failed > 0
+         group by m.kind order by m.kind
+        on conflict (minute, kind, node_id) do update
+           set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed
     )
-    insert into queue_minute as q (minute, kind, node_id, completed, failed)
-    select date_trunc('minute', v_now), m.kind, p_node, sum(m.completed), sum(m.failed)
-      from moved m where m.completed + m.failed > 0
-     group by m.kind order by m.kind
-    on conflict (minute, kind, node_id) do update
-       set completed = q.completed + excluded.completed, failed = q.failed + excluded.failed;
+    -- What there is to know of these lanes is told here: beside an old snapshot each look at them passes all that they have been.
+    select bool_or(m.is_guarded), bool_or(m.budget_usd is not null and m.is_live),
+           array_agg(distinct m.run_id) filter (where m.kind = 'probe:scenario' and not m.is_live),
+           array_agg(m.id) filter (where m.kind = 'analyze:basic' and not m.is_live)
+      into v_is_guarded, v_has_room, v_drained, v_analyses
+      from moved m;
 
     if v_limited then
         perform settle_limits(v_ids, v_lanes, p_job, p_outcome, p_error_code, p_error_message, p_delay_ms, p_usage, p_holds,
@@ -355,33 +297,35 @@ begin
         perform hold_crashing_lanes(p_job, p_number, p_alone, p_crash_hold_jobs);
     end if;
 
-    if exists (select from lane l where l.id = any (v_lanes) and l.is_guarded) then
+    if v_is_guarded then
         perform guard_runs(v_lanes);
+        -- It may have ended what was left in some.
+        v_drained := array(select distinct l.run_id from lane l
+                            where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
     end if;
-    v_drained := array(select distinct l.run_id from lane l
-                        where l.id = any (v_lanes) and l.kind = 'probe:scenario' and not l.is_live);
     if v_drained <> '{}' then
         perform finish_runs(v_drained);
     end if;
     -- A basic analysis that began before the last probe ended has not seen everything: compute it anew. A cancelled run
     -- ends before its last probe does.
-    v_again := array(
-        select l.run_id from lane l
-         where l.id = any (v_lanes) and l.kind = 'analyze:basic' and not l.is_live
-           -- One by one, by keys: joined, all runs, lanes and jobs would be read.
-           and (select j.claimed_at from job j where j.lane_id = l.id and j.state = 'completed')
-               < (select greatest(r.completed_at, (
-                            select max(p.updated_at) from lane p
-                             where p.run_id = l.run_id and p.kind = 'probe:scenario'))
-                    from run r where r.id = l.run_id and r.completed_at is not null)
-           and (select count(*) filter (where p.is_live) from lane p
-                 where p.run_id = l.run_id and p.kind = 'probe:scenario') = 0);
-    perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
+    if v_analyses is not null then
+        v_again := array(
+            select l.run_id from lane l
+             where l.id = any (v_analyses) and not l.is_live
+               -- One by one, by keys: joined, all runs, lanes and jobs would be read.
+               and (select j.claimed_at from job j where j.lane_id = l.id and j.state = 'completed')
+                   < (select greatest(r.completed_at, (
+                                select max(p.updated_at) from lane p
+                                 where p.run_id = l.run_id and p.kind = 'probe:scenario'))
+                        from run r where r.id = l.run_id and r.completed_at is not null)
+               and (select count(*) filter (where p.is_live) from lane p
+                     where p.run_id = l.run_id and p.kind = 'probe:scenario') = 0);
+        perform start_analysis(r, 'analyze:basic') from unnest(v_again) as r;
+    end if;
 
     -- What goes back may be for another node to run, and so may what a node leaves behind that takes nothing more, and what
     -- a budget has room for again.
-    if 'pending' = any (v_states)
-       or exists (select from lane l where l.id = any (v_lanes) and l.budget_usd is not null and l.is_live)
+    if 'pending' = any (v_states) or v_has_room
        or exists (select from node n where n.id = p_node and n.is_draining) then
         perform pg_notify('runlane_wake', '');
     end if;
