@@ -16,6 +16,8 @@ use crate::stage::{Database, Stage, serve, stop};
 const BATCHES: [(u32, usize); 2] = [(32, 10), (500, 50)];
 /// Of the lanes with few jobs about one in so many is emptied within a round, so that they stay as many as the crowd's.
 const EMPTIED: i32 = 8;
+/// Claims of a new session that are not timed.
+const WARM_UP: usize = 6;
 /// How much longer a claim may take in a crowd.
 const LONGER_AT_MOST: f64 = 1.2;
 
@@ -24,10 +26,12 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
     let lanes = if scale.is_short() { 100 } else { 1_000 };
     heading(&format!("claims with {} jobs waiting in {lanes} lanes, and with few", scale.stored));
     for (batch, share) in BATCHES {
-        let claims = scale.requests / share;
-        let taken = i32::try_from(batch)? * i32::try_from(claims)?;
+        let claims = (scale.requests / share).max(1);
+        let of =
+            |claims: usize| -> anyhow::Result<i32> { Ok(i32::try_from(batch)? * i32::try_from(claims)?) };
+        let taken = of(claims)?;
         let rounds = i32::try_from(scale.rounds + 1)?;
-        let spread = (taken * EMPTIED / lanes + 1) * lanes;
+        let spread = (of(claims + WARM_UP)? * EMPTIED / lanes + 1) * lanes;
         let queues = [(scale.stored.max(taken * rounds), lanes), (spread, lanes), (taken * rounds, 1)];
         let mut places = Vec::new();
         for (jobs, lanes) in queues {
@@ -49,8 +53,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
                 let emptied =
                     std::mem::replace(&mut places[1], Place::fill(stage, spread, lanes, batch).await?);
                 emptied.close(stage).await?;
-                // Its session has made no claims yet.
-                time_claims(&places[1].driver, 6, batch).await?;
+                time_claims(&places[1].driver, WARM_UP, batch).await?;
             }
         }
         let names = [
