@@ -151,7 +151,8 @@ impl Driver {
             let begun = Instant::now();
             let claimed = store.claim_jobs(self.id, &slots).await?;
             let read_from = Instant::now();
-            if claimed.claims().is_empty() {
+            let claims = claimed.claims();
+            if claims.is_empty() {
                 match &enough {
                     Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                     None if claimed.look_after == Some(Duration::ZERO) => {}
@@ -161,12 +162,15 @@ impl Driver {
             }
             tally.claims += 1;
             tally.claiming += read_from - begun;
-            let mut works = store.first_work(&claimed.first, &mut contexts).await?;
+            contexts.learn(claimed.shared);
+            let mut works = Vec::new();
             if !claimed.again.is_empty() {
-                works.extend(store.work(self.id, &claimed.again, &mut contexts).await?);
+                works = store.work(self.id, &claimed.again, &mut contexts).await?;
             }
+            store.learn_of(&claimed.first, &mut contexts).await?;
+            works.extend(contexts.first_work(claimed.first));
             tally.reading += read_from.elapsed();
-            ensure!(works.len() == claimed.claims().len(), "{} payloads", works.len());
+            ensure!(works.len() == claims.len(), "{} payloads", works.len());
             let claims = works.into_iter().map(|(work, _)| work.claim).collect();
             ends.send(Batch { claims, taken_in: claimed.taken_in }).await?;
         }

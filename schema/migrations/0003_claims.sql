@@ -6,36 +6,15 @@
 -- was committed before it was granted.
 create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
 
--- What the jobs of these lanes share. What they share with all of their run comes with one lane of each that is not known.
-create function shared_work(p_lanes bigint[], p_known_runs uuid[])
-returns table (
-    lane_id bigint, run_id uuid, kind job_kind, model text, pricing jsonb, batch_id uuid, request_id text,
-    definition_snapshot jsonb, params jsonb, sample_seed int
-) language plpgsql stable
--- Planning takes longer than running it does.
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-as $$
-begin
-    return query
-    select l.id, l.run_id, l.kind, l.model, l.pricing, r.batch_id, r.request_id, r.definition_snapshot, r.params, r.sample_seed
-      from lane l
-      left join run r on r.id = l.run_id and r.id <> all (p_known_runs)
-                     and l.id = any (array(select min(f.id) from lane f where f.id = any (p_lanes) group by f.run_id))
-     where l.id = any (p_lanes);
-end
-$$;
-
--- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and
--- scenario, which is all there is to know of it; of the others only the ids are returned. When slots stay free, a last row
+-- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and its
+-- scenario's id, which is all there is to know of it; of the others only the ids are returned. When slots stay free, a last row
 -- without a job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have
 -- more than they offered, null when nothing that waits has a known time. What the jobs of a lane share that nobody has claimed
 -- from before comes with that row too, as shared_work() has it. Probes of providers that are not among p_providers are left to
 -- wait; null serves all.
 create function claim_jobs(p_node uuid, p_kinds job_kind[], p_slots int[], p_providers text[] default null)
 returns table (
-    job_id bigint, number int, look_after_ms bigint, of_lane bigint, scenario_key text, prompt text, dimensions jsonb,
-    claim_id bigint, shared jsonb
+    job_id bigint, number int, look_after_ms bigint, of_lane bigint, scenario_id bigint, claim_id bigint, shared jsonb
 ) language plpgsql
 -- Joins here are between small sets of unknown size: a nested loop over them is quadratic.
 set enable_nestloop = off
@@ -364,10 +343,8 @@ begin
            and r.status in ('PENDING', 'RUNNING')
     )
     -- The charge is read, so that it happens.
-    select c.id, c.claims, null::bigint, case when s.id is not null then c.lane_id end, s.key, s.prompt, s.dimensions,
-           (select h.id from held h), null::jsonb
+    select c.id, c.claims, null::bigint, c.lane_id, c.scenario_id, (select h.id from held h), null::jsonb
       from claimed c
-      left join scenario s on s.id = c.scenario_id and s.id = any (array(select p.scenario_id from picked p))
      cross join charged;
 
     get diagnostics v_got = row_count;

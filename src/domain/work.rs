@@ -1,5 +1,6 @@
 //! What a node needs to run a claimed job, and what it reports when the attempt has ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,7 +28,7 @@ pub struct Work {
     /// What the model's tokens cost, as the worker protocol has it.
     pub pricing: Option<Value>,
     /// The scenario of a probe.
-    pub scenario: Option<ScenarioWork>,
+    pub scenario: Option<Arc<ScenarioWork>>,
     /// Must not share a worker.
     pub is_suspect: bool,
     /// Somebody cancelled it between the claim and this look, if there was one.
@@ -43,14 +44,14 @@ pub struct Work {
 }
 
 /// One concrete prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ScenarioWork {
     /// Unique in its definition.
     pub key: String,
     /// What the model is asked.
     pub prompt: String,
-    /// The values that made the prompt.
-    pub dimensions: Value,
+    /// The values that made the prompt, as the database has them: they are passed on unread.
+    pub dimensions: Box<RawValue>,
 }
 
 /// What all jobs of a run share; it never changes.

@@ -74,7 +74,7 @@ impl Claimer {
         if self.unsure_until.is_some() || self.looked_at.elapsed() > LOOK_EVERY {
             let began = Instant::now();
             let unknown = self.unknown().await?;
-            self.begin(&Claimed { again: unknown, ..Claimed::default() }).await;
+            self.begin(Claimed { again: unknown, ..Claimed::default() }).await;
             self.looked_at = began;
             if self.unsure_until.is_some_and(|until| began <= until) {
                 poll = poll.min(ERROR_PAUSE);
@@ -103,12 +103,13 @@ impl Claimer {
             }
         };
         self.contexts.learn(std::mem::take(&mut claimed.shared));
-        self.begin(&claimed).await;
+        let look_after = claimed.look_after;
+        self.begin(claimed).await;
         // Of a cancel between the claim and now nobody has told these jobs.
         if self.cancels.has_changed().unwrap_or(false) {
             session.cancels.send_replace(());
         }
-        Ok(match claimed.look_after {
+        Ok(match look_after {
             Some(Duration::ZERO) => None,
             Some(due) => Some(due.min(poll)),
             None => Some(jittered(poll)),
@@ -137,30 +138,36 @@ impl Claimer {
 
     /// Reads what is not known of what was claimed, and starts it. The claims are ours: this goes on until they are read, or
     /// given up with the lease.
-    async fn begin(&mut self, claimed: &Claimed) {
-        while !self.session.lost.is_cancelled() {
-            match self.read(claimed).await {
-                Ok(works) => {
-                    works.into_iter().for_each(|(work, context)| self.start(work, context));
-                    return;
-                }
+    async fn begin(&mut self, claimed: Claimed) {
+        let others = loop {
+            if self.session.lost.is_cancelled() {
+                return;
+            }
+            match self.read(&claimed).await {
+                Ok(others) => break others,
                 Err(error) => {
                     tracing::warn!(%error, node_id = %self.session.node, "cannot read claimed jobs; trying again");
                     tokio::time::sleep(ERROR_PAUSE).await;
                 }
             }
+        };
+        let Claimed { taken_in, first, .. } = claimed;
+        for (work, context) in self.contexts.first_work(first).chain(others) {
+            self.start(Work { taken_in, ..work }, context);
         }
     }
 
+    /// The jobs that came without their payloads; reads of the others what they share.
     async fn read(&mut self, claimed: &Claimed) -> Result<Vec<(Work, Arc<RunContext>)>> {
-        let Claimed { taken_in, first, again, .. } = claimed;
-        let mut works = self.store.first_work(first, &mut self.contexts).await?;
+        let Claimed { first, again, .. } = claimed;
+        let mut others = Vec::new();
         if !again.is_empty() {
-            let others = self.store.work(self.session.node, again, &mut self.contexts).await?;
+            others = self.store.work(self.session.node, again, &mut self.contexts).await?;
             // A claim that is no longer current was taken from us; its number says so.
-            works.extend(others.into_iter().filter(|(work, _)| again.contains(&work.claim)));
+            others.retain(|(work, _)| again.contains(&work.claim));
         }
-        Ok(works.into_iter().map(|(work, context)| (Work { taken_in: *taken_in, ..work }, context)).collect())
+        self.store.learn_of(first, &mut self.contexts).await?;
+        Ok(others)
     }
 
     fn start(&self, work: Work, context: Arc<RunContext>) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -55,7 +56,7 @@ struct ScenarioBody<'a> {
     preamble: &'a Value,
     prompt: &'a str,
     followups: &'a Value,
-    dimensions: &'a Value,
+    dimensions: &'a RawValue,
 }
 
 #[derive(Serialize)]

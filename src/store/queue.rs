@@ -1,5 +1,7 @@
 //! The queue as a node sees it: claim, end attempts. What was claimed is put together by `work`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -16,7 +18,7 @@ use crate::domain::work::{
 use crate::domain::{JobKind, JobState};
 
 /// What a claim brought, committed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Claimed {
     /// What its jobs were taken with, if there were any (see [`Work::taken_in`](crate::domain::work::Work)).
     pub taken_in: Option<i64>,
@@ -40,14 +42,14 @@ impl Claimed {
 }
 
 /// The first claim of a probe: nothing has happened to it yet, so this is all there is to know beside its lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FirstClaim {
     /// Its number is 1.
     pub claim: Claim,
     /// The job's lane.
     pub lane_id: i64,
     /// What the job asks.
-    pub scenario: ScenarioWork,
+    pub scenario: Arc<ScenarioWork>,
 }
 
 /// Why a job that runs is to be stopped.
@@ -82,26 +84,37 @@ impl Store {
         let kinds: Vec<String> = slots.iter().map(|(kind, _)| kind.as_str().to_owned()).collect();
         let counts: Vec<i32> = slots.iter().map(|&(_, n)| i32::try_from(n).unwrap_or(i32::MAX)).collect();
         crash_point("claim.before");
-        let rows = sqlx::query_file!("src/store/sql/claim_jobs.sql", node, &kinds, &counts, providers)
-            .fetch_all(&self.pool)
-            .await?;
-        let mut claimed = Claimed { first: Vec::with_capacity(rows.len()), ..Claimed::default() };
-        for r in rows {
-            if let Some(ms) = r.look_after_ms {
-                claimed.look_after = Some(Duration::from_millis(ms.unsigned_abs()));
-            }
-            if let Some(Json(shared)) = r.shared {
-                claimed.shared = shared;
-            }
-            let (Some(job_id), Some(number)) = (r.job_id, r.number) else { continue };
-            claimed.taken_in = r.claim_id;
-            let claim = Claim { job_id, number };
-            match (r.of_lane, r.scenario_key, r.prompt, r.dimensions) {
-                (Some(lane_id), Some(key), Some(prompt), Some(dimensions)) => {
-                    let scenario = ScenarioWork { key, prompt, dimensions };
-                    claimed.first.push(FirstClaim { claim, lane_id, scenario });
+        let row =
+            sqlx::query_file!("src/store/sql/claim_with_scenarios.sql", node, &kinds, &counts, providers)
+                .fetch_one(&self.pool)
+                .await?;
+        let unreadable = |e: serde_json::Error| sqlx::Error::Decode(e.into());
+        let texts = row.keys.unwrap_or_default().into_iter().zip(row.prompts.unwrap_or_default());
+        let texts = texts.zip(row.dimensions.unwrap_or_default());
+        let mut scenarios = HashMap::new();
+        for (id, ((key, prompt), dimensions)) in row.scenarios.unwrap_or_default().into_iter().zip(texts) {
+            let dimensions = RawValue::from_string(dimensions).map_err(unreadable)?;
+            scenarios.insert(id, Arc::new(ScenarioWork { key, prompt, dimensions }));
+        }
+        let shared = row.shared.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;
+        let again = row.again.unwrap_or_default().into_iter().zip(row.numbers.unwrap_or_default());
+        let mut claimed = Claimed {
+            taken_in: row.claim_id,
+            first: Vec::new(),
+            again: again.map(|(job_id, number)| Claim { job_id, number }).collect(),
+            shared: shared.unwrap_or_default(),
+            look_after: row.look_after_ms.map(|ms| Duration::from_millis(ms.unsigned_abs())),
+        };
+        let first = row.first.unwrap_or_default().into_iter();
+        let origins = row.lanes.unwrap_or_default().into_iter().zip(row.asked.unwrap_or_default());
+        for (job_id, (lane_id, asked)) in first.zip(origins) {
+            let claim = Claim { job_id, number: 1 };
+            match scenarios.get(&asked) {
+                Some(scenario) => {
+                    claimed.first.push(FirstClaim { claim, lane_id, scenario: Arc::clone(scenario) });
                 }
-                _ => claimed.again.push(claim),
+                // Its run was removed since.
+                None => claimed.again.push(claim),
             }
         }
         if !claimed.first.is_empty() || !claimed.again.is_empty() {
@@ -210,7 +223,7 @@ impl Store {
         let column = |f: fn(&AttemptEnd) -> Option<String>| ends.iter().map(f).collect::<Vec<_>>();
         let ids: Vec<i64> = ends.iter().map(|e| e.claim.job_id).collect();
         let numbers: Vec<i32> = ends.iter().map(|e| e.claim.number).collect();
-        let outcomes: Vec<String> = ends.iter().map(|e| e.outcome.as_str().to_owned()).collect();
+        let outcomes: Vec<&str> = ends.iter().map(|e| e.outcome.as_str()).collect();
         let delays: Vec<i64> =
             ends.iter().map(|e| i64::try_from(e.delay.as_millis()).unwrap_or(i64::MAX)).collect();
         let codes = column(|e| e.error.as_ref().map(|x| x.code.as_str().to_owned()));
@@ -246,7 +259,7 @@ impl Store {
             node,
             &ids,
             &numbers,
-            &outcomes,
+            &outcomes as &[&str],
             unless_empty(&delays) as Option<&[i64]>,
             unless_empty(&codes) as Option<&[Option<String>]>,
             unless_empty(&messages) as Option<&[Option<String>]>,
@@ -269,7 +282,12 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         crash_point("end.after");
-        rows.into_iter().map(|r| Ok((r.job_id, r.state.parse()?))).collect()
+        let mut ended = Vec::with_capacity(ends.len());
+        for r in rows {
+            let state = r.state.parse()?;
+            ended.extend(r.jobs.into_iter().map(|job| (job, state)));
+        }
+        Ok(ended)
     }
 
     /// Which of these claims have ended on record, under this node: to tell a result that came too late from one whose

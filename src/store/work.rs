@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::queue::FirstClaim;
@@ -75,7 +77,7 @@ impl Store {
             r#"select j.id as "id!", j.lane_id as "lane_id!", case when j.is_fresh then 1 else j.claims end as "claims!",
                       j.is_suspect as "is_suspect!", j.cancel_requested as "cancel_requested!",
                       j.failures as "failures!", j.losses_alone as "losses_alone!", j.throttled_ms as "throttled_ms!",
-                      s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?",
+                      s.key as "key?", s.prompt as "prompt?", s.dimensions as "dimensions?: Json<Box<RawValue>>",
                       case when j.failures = 0 then 0 else
                           (select count(*) from past_attempt a
                             where a.job_id = j.id and a.number > j.epoch_claims and a.outcome = 'retried'
@@ -96,7 +98,9 @@ impl Store {
         self.learn(rows.iter().map(|r| r.lane_id), contexts).await?;
         let work = rows.into_iter().filter_map(|r| {
             let scenario = match (r.key, r.prompt, r.dimensions) {
-                (Some(key), Some(prompt), Some(dimensions)) => Some(ScenarioWork { key, prompt, dimensions }),
+                (Some(key), Some(prompt), Some(Json(dimensions))) => {
+                    Some(Arc::new(ScenarioWork { key, prompt, dimensions }))
+                }
                 _ => None,
             };
             let (work, context) =
@@ -115,18 +119,12 @@ impl Store {
         Ok(work.collect())
     }
 
-    /// The same for what came with its payload. Asks the database only for lanes that are not known, so it does not hear of
-    /// what has become of a job since.
+    /// Reads what the jobs that came with their payloads share, unless it is known: for [`Contexts::first_work`].
     ///
     /// # Errors
     /// The database's.
-    pub async fn first_work(
-        &self,
-        first: &[FirstClaim],
-        contexts: &mut Contexts,
-    ) -> Result<Vec<(Work, Arc<RunContext>)>> {
-        self.learn(first.iter().map(|f| f.lane_id), contexts).await?;
-        Ok(first.iter().filter_map(|f| contexts.work(f.claim, f.lane_id, Some(f.scenario.clone()))).collect())
+    pub async fn learn_of(&self, first: &[FirstClaim], contexts: &mut Contexts) -> Result<()> {
+        self.learn(first.iter().map(|f| f.lane_id), contexts).await
     }
 
     /// Reads what the jobs of these lanes share, unless it is known.
@@ -189,15 +187,19 @@ impl Contexts {
     fn know(&self, lane: i64) -> bool {
         self.lanes.get(&lane).is_some_and(|l| self.runs.contains_key(&l.run_id))
     }
-}
 
-impl Contexts {
+    /// What came with its payload, with what the jobs of a run share. It does not hear of what has become of a job since. Jobs of
+    /// lanes that are not known are left out: their run was removed since [`Store::learn_of`] asked.
+    pub fn first_work(&self, first: Vec<FirstClaim>) -> impl Iterator<Item = (Work, Arc<RunContext>)> {
+        first.into_iter().filter_map(|f| self.work(f.claim, f.lane_id, Some(f.scenario)))
+    }
+
     /// A job to which nothing has happened before this claim; none if its run was removed meanwhile.
     fn work(
         &self,
         claim: Claim,
         lane_id: i64,
-        scenario: Option<ScenarioWork>,
+        scenario: Option<Arc<ScenarioWork>>,
     ) -> Option<(Work, Arc<RunContext>)> {
         let lane = self.lanes.get(&lane_id)?;
         let run = self.runs.get(&lane.run_id)?;

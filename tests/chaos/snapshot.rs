@@ -84,7 +84,8 @@ async fn load(
 /// How long each claim took according to the server's log between two places.
 fn claims_ms(stage: &Stage, from: usize, to: usize) -> anyhow::Result<Vec<f64>> {
     let log = stage.postgres.log(from, to)?;
-    // `LOG:  duration: 0.412 ms  execute sqlx_s_3: select … from claim_jobs(…`
-    let claims = log.lines().filter(|line| line.contains("execute") && line.contains("claim_jobs("));
+    // `LOG:  duration: 0.412 ms  execute sqlx_s_3: call claim_with_scenarios(…`
+    let claims =
+        log.lines().filter(|line| line.contains("execute") && line.contains("claim_with_scenarios("));
     Ok(claims.filter_map(|line| line.split("duration: ").nth(1)?.split(' ').next()?.parse().ok()).collect())
 }

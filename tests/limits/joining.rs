@@ -28,7 +28,7 @@ async fn what_starts_while_limits_are_locked_is_not_claimed_past_its_own() {
         })
     };
     let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
-                                   and query like '%claim_jobs%')";
+                                   and query like '%claim_with_scenarios%')";
     until_sql(&direct.db, "the claim waits", waits).await;
     direct.start(definition, &["mock/echo"], None).await;
     holder.commit().await.unwrap();

@@ -202,10 +202,10 @@ async fn what_the_jobs_of_a_lane_share_comes_with_its_first_claim_and_the_run_wi
     // A node that has heard of both asks nothing, and one that came later is told the rest.
     let nothing = sqlx::PgPool::connect_lazy("postgres://nobody@localhost:1/nothing").unwrap();
     let told = async |claimed: &Claimed, store: &Store, contexts: &mut Contexts| {
-        let works = store.first_work(&claimed.first, contexts).await?;
+        store.learn_of(&claimed.first, contexts).await?;
         Ok::<_, Error>(
-            works
-                .into_iter()
+            contexts
+                .first_work(claimed.first.clone())
                 .map(|(work, context)| (work.model.unwrap(), context.run_id))
                 .collect::<Vec<_>>(),
         )

@@ -1,6 +1,7 @@
 //! The queue's promises, one test each: over the real server, real PostgreSQL and real Python.
 
 mod completion;
+mod durable;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod fencing;

@@ -38,7 +38,7 @@ use wire::Request;
 /// for it or count it.
 pub mod work {
     /// A node claims.
-    pub const CLAIM: &str = "from claim_jobs(";
+    pub const CLAIM: &str = "call claim_with_scenarios(";
     /// A node puts the ends of attempts on record.
     pub const END: &str = "from end_attempts(";
     /// The jobs of dead nodes go back to the queue.
