@@ -212,11 +212,20 @@ async fn drive(stage: &Stage, scale: &Scale, way: &Way) -> anyhow::Result<(Durat
     Ok((time, used, wal as f64, all))
 }
 
-/// Has transcripts not stored: what is left is the queue's own work.
+/// Has transcripts not stored: what is left is the queue's own work. Their insert is taken out of the function that ends jobs: a
+/// trigger that refused them would itself be work.
 pub async fn forget_transcripts(database: &Database) -> anyhow::Result<()> {
     sqlx::raw_sql(
-        "create function forget() returns trigger language plpgsql as 'begin return null; end';
-         create trigger forget before insert on transcript for each row execute function forget()",
+        r"do $$
+          declare
+              v_before text := pg_get_functiondef('end_attempts'::regproc);
+              v_after  text := regexp_replace(v_before, '(insert into transcript.*?from fenced f)\s+where', '\1 where false and');
+          begin
+              if v_after = v_before then
+                  raise exception 'end_attempts inserts no transcripts';
+              end if;
+              execute v_after;
+          end $$",
     )
     .execute(&database.db)
     .await?;
