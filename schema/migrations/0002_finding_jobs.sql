@@ -22,6 +22,8 @@ create table claim (
     -- How many of the jobs have not ended.
     unended    int not null
 ) with (fillfactor = 50);
+-- A claim of many jobs does not fit into a row; to compress it first would take longer than to write it.
+alter table claim alter jobs set storage external, alter lanes set storage external;
 
 -- No live lane has a smaller id. Where anything waits or runs is asked for all the time; while somebody's transaction is open
 -- for long, all lanes that have been live since it began stand in the index of live lanes, and each reader would pass them.

@@ -36,9 +36,15 @@ begin
 end
 $$;
 
+-- Jobs whose claims ended alike, at once. The reason is why they gave up, if they did.
+create type ended_alike as (
+    lane_id bigint, run_id uuid, is_guarded boolean, claim_id bigint, state job_state, error_code text, reason text,
+    jobs bigint[], n int, cost_usd numeric
+);
+
 -- Ends claims of one node: jobs, attempts, transcripts, analyses, counters and runs in one transaction. Returns the jobs
--- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel; from
--- p_delay_ms on, null stands for one of nothing but nulls, false or 0.
+-- whose claim was still the node's; every other result comes too late and changes nothing. All arrays are parallel; no
+-- outcomes mean that all have completed, and from p_delay_ms on null stands for an array of nothing but nulls, false or 0.
 --
 -- What becomes of a job depends on its lane, which is locked first. A probe that completed is completed, whatever becomes of
 -- its lane: where all are such, the lanes are locked only to be counted in, so that others claim from them meanwhile. The gate
@@ -89,15 +95,9 @@ declare
     v_is_late  boolean := false;
     v_lanes    bigint[];
     v_claims   bigint[];
-    -- What ended, in parallel.
-    v_ids      bigint[];
-    v_states   job_state[];
-    v_of_lane  bigint[];
+    v_ended    ended_alike[];
     v_of_claim bigint[];
-    v_codes    text[];
-    v_costs    numeric[];
-    -- Why a job gave up; null for one that did not.
-    v_reasons  text[];
+    v_states   job_state[];
     v_runs     uuid[];
     v_is_guarded boolean;
     v_has_room boolean;
@@ -107,7 +107,7 @@ declare
     v_again    uuid[];
     v_limited  boolean;
 begin
-    if 'completed' = all (p_outcome) then
+    if p_outcome is null or 'completed' = all (p_outcome) then
         perform pg_advisory_xact_lock_shared(gate());
         perform from node n where n.id = p_node for key share;
         -- All of them probes: an analysis has no latency.
@@ -125,13 +125,14 @@ begin
     end if;
     v_now := clock_timestamp();
 
-    with input as materialized (
+    with input as (
         -- What is wide is looked up where it is needed: the parameters are expanded arrays, and a row carries its place.
-        select * from unnest(p_job, p_number, p_outcome) with ordinality as t (id, number, outcome, at)
-    ), taken as materialized (
+        select t.id, t.number, coalesce(t.outcome, 'completed') as outcome, t.at
+          from unnest(p_job, p_number, p_outcome) with ordinality as t (id, number, outcome, at)
+    ), taken as (
         select c.id, c.claimed_at, t.job_id from claim c cross join lateral unnest(c.jobs) as t (job_id)
          where c.id = any (v_claims) and c.node_id = p_node
-    ), changed as (
+    ), fenced as (
         -- The fence: of claims that are not the node's any more nothing is found. The row of a job that was claimed once and has
         -- not ended says nothing of that; the node's claims do.
         update job j
@@ -163,18 +164,14 @@ begin
          where j.id = i.id and j.id = any (p_job) and l.id = j.lane_id and l.id = any (v_lanes)
            and case when j.is_fresh then t.id is not null and i.number = 1
                     else j.claims = i.number and j.state = 'active' and j.node_id = p_node end
-        returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.pricing, l.is_guarded,
-                  i.number,
+        returning j.id, j.lane_id, j.scenario_id, j.claim_id, j.claimed_at, j.state, l.run_id, l.kind, l.is_guarded, i.number,
                   i.at, i.outcome = 'retried' as is_cut_short,
                   -- Nothing is retried in a closed lane.
-                  case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome
-    ), fenced as materialized (
-        select c.*,
-               case when c.kind = 'probe:scenario' then coalesce(
-                   p_cost_usd[c.at],
-                   case when c.pricing is not null then usage_cost(p_usage[c.at], c.pricing) end)
-               end as cost_usd
-          from changed c
+                  case when i.outcome = 'retried' and not l.is_open then 'failed' else i.outcome end as outcome,
+                  case when l.kind = 'probe:scenario' then coalesce(
+                      p_cost_usd[i.at],
+                      case when l.pricing is not null then usage_cost(p_usage[i.at], l.pricing) end)
+                  end as cost_usd
     ), recorded as (
         insert into past_attempt
                (job_id, number, node_id, started_at, ended_at, outcome, error_code, error_message, stderr_tail, usage,
@@ -206,20 +203,28 @@ begin
           from fenced f
          where a.run_id = f.run_id and a.kind = f.kind and f.state = 'completed' and p_result[f.at] = '{"unchanged": true}'
     )
-    select array_agg(f.id), array_agg(f.state), array_agg(f.lane_id), array_agg(f.claim_id), array_agg(p_error_code[f.at]),
-           array_agg(f.cost_usd), array_agg(distinct f.lane_id),
-           array_agg(case when f.state <> 'failed' then null
-                          when p_alone[f.at] then 'crash_loop'
-                          when p_retryable[f.at] and not f.is_cut_short then 'max_retries_exceeded'
-                          else 'non_retryable' end),
-           array_agg(distinct f.run_id), bool_or(f.is_guarded)
-      into v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs, v_lanes, v_reasons, v_runs, v_is_guarded
-      from fenced f;
+    select array_agg((e.lane_id, e.run_id, e.is_guarded, e.claim_id, e.state, e.error_code, e.reason, e.jobs, e.n,
+                      e.cost_usd)::ended_alike)
+      into v_ended
+      from (
+        select f.lane_id, f.run_id, f.is_guarded, f.claim_id, f.state, p_error_code[f.at] as error_code,
+               case when f.state <> 'failed' then null
+                    when p_alone[f.at] then 'crash_loop'
+                    when p_retryable[f.at] and not f.is_cut_short then 'max_retries_exceeded'
+                    else 'non_retryable' end as reason,
+               array_agg(f.id) as jobs, count(*)::int as n, sum(f.cost_usd) as cost_usd
+          from fenced f
+         group by 1, 2, 3, 4, 5, 6, 7
+      ) as e;
     -- What comes too late changes nothing: from here on only the lanes that moved count.
-    if v_ids is null then
+    if v_ended is null then
         return;
     end if;
-    return query select * from unnest(v_ids, v_states);
+    return query select unnest(e.jobs), e.state from unnest(v_ended) as e;
+    select array_agg(distinct e.lane_id), array_agg(distinct e.run_id), bool_or(e.is_guarded), array_agg(distinct e.claim_id),
+           array_agg(distinct e.state)
+      into v_lanes, v_runs, v_is_guarded, v_of_claim, v_states
+      from unnest(v_ended) as e;
 
     if v_is_late then
         perform lock_lanes_of_ends(v_lanes, v_runs, v_is_guarded);
@@ -228,21 +233,20 @@ begin
     perform from claim c where c.id = any (v_of_claim) order by c.id for update;
     v_now := clock_timestamp();
     with ended as materialized (
-        select * from unnest(v_ids, v_states, v_of_lane, v_of_claim, v_codes, v_costs)
-            as t (id, state, lane_id, claim_id, error_code, cost_usd)
+        select * from unnest(v_ended) as e
     ), of_claim as (
-        select e.claim_id, count(*)::int as n from ended e group by e.claim_id
+        select e.claim_id, sum(e.n) as n from ended e group by e.claim_id
     ), counted_down as (
         update claim c set unended = c.unended - e.n from of_claim e
          where c.id = e.claim_id and c.id = any (v_of_claim) and c.unended > e.n
     ), over as (
         delete from claim c using of_claim e where c.id = e.claim_id and c.id = any (v_of_claim) and c.unended <= e.n
     ), of_lane as materialized (
-        select e.lane_id, count(*)::int as n,
-               count(*) filter (where e.state = 'pending')::int as pending,
-               count(*) filter (where e.state = 'completed')::int as completed,
-               count(*) filter (where e.state = 'failed')::int as failed,
-               count(*) filter (where e.state = 'cancelled')::int as cancelled,
+        select e.lane_id, sum(e.n) as n,
+               coalesce(sum(e.n) filter (where e.state = 'pending'), 0) as pending,
+               coalesce(sum(e.n) filter (where e.state = 'completed'), 0) as completed,
+               coalesce(sum(e.n) filter (where e.state = 'failed'), 0) as failed,
+               coalesce(sum(e.n) filter (where e.state = 'cancelled'), 0) as cancelled,
                sum(e.cost_usd) as cost_usd
           from ended e
          group by e.lane_id
@@ -261,7 +265,7 @@ begin
         returning l.id, l.run_id, l.kind, l.is_live, l.is_guarded, l.budget_usd, e.completed, e.failed, e.cost_usd
     ), blamed as (
         insert into lane_error as x (lane_id, error_code, failed)
-        select e.lane_id, e.error_code, count(*) from ended e where e.state = 'failed'
+        select e.lane_id, e.error_code, sum(e.n) from ended e where e.state = 'failed'
          group by e.lane_id, e.error_code order by 1, 2
         on conflict (lane_id, error_code) do update set failed = x.failed + excluded.failed
     ), spent as (
@@ -287,11 +291,14 @@ begin
       from moved m;
 
     if v_limited then
-        perform settle_limits(v_ids, v_lanes, p_job, p_outcome, p_error_code, p_error_message, p_delay_ms, p_usage, p_holds,
-                              v_now);
+        perform settle_limits(array(select unnest(e.jobs) from unnest(v_ended) as e), v_lanes, p_job,
+                              coalesce(p_outcome, array_fill('completed'::attempt_outcome, array[cardinality(p_job)])),
+                              p_error_code, p_error_message, p_delay_ms, p_usage, p_holds, v_now);
     end if;
     if 'failed' = any (v_states) then
-        perform bury(v_ids, v_reasons::dlq_reason[], 'active', '{}');
+        perform bury(array_agg(j), array_agg(e.reason::dlq_reason), 'active', '{}')
+           from unnest(v_ended) as e cross join lateral unnest(e.jobs) as j
+          where e.state = 'failed';
     end if;
     if true = any (p_alone) then
         perform hold_crashing_lanes(p_job, p_number, p_alone, p_crash_hold_jobs);

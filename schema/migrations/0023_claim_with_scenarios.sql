@@ -20,14 +20,17 @@ begin
 end
 $$;
 
--- What jobs ask.
-create function scenarios_of(p_ids bigint[])
-returns table (id bigint, key text, prompt text, dimensions jsonb) language plpgsql stable
+-- What jobs ask: the scenarios with these ids, in parallel.
+create function scenarios_of(
+    p_ids bigint[], out scenarios bigint[], out keys text[], out prompts text[], out dimensions text[]
+) language plpgsql stable
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
-    return query select s.id, s.key, s.prompt, s.dimensions from scenario s where s.id = any (p_ids);
+    select array_agg(s.id), array_agg(s.key), array_agg(s.prompt), array_agg(s.dimensions::text)
+      into scenarios, keys, prompts, dimensions
+      from scenario s where s.id = any (p_ids);
 end
 $$;
 
@@ -64,9 +67,7 @@ begin
         perform pg_logical_emit_message(true, 'runlane', '');
     end if;
     if asked is not null then
-        select array_agg(s.id), array_agg(s.key), array_agg(s.prompt), array_agg(s.dimensions::text)
-          into scenarios, keys, prompts, dimensions
-          from scenarios_of(asked) as s;
+        select s.* into scenarios, keys, prompts, dimensions from scenarios_of(asked) as s;
     end if;
 end
 $$;

@@ -15,7 +15,7 @@ use crate::domain::job::Claim;
 use crate::domain::work::{
     AnalysisRecord, AttemptEnd, AttemptResult, PreviousAnalysis, ScenarioWork, TranscriptResult,
 };
-use crate::domain::{JobKind, JobState};
+use crate::domain::{AttemptOutcome, JobKind, JobState};
 
 /// What a claim brought, committed.
 #[derive(Debug, Clone, Default)]
@@ -223,7 +223,9 @@ impl Store {
         let column = |f: fn(&AttemptEnd) -> Option<String>| ends.iter().map(f).collect::<Vec<_>>();
         let ids: Vec<i64> = ends.iter().map(|e| e.claim.job_id).collect();
         let numbers: Vec<i32> = ends.iter().map(|e| e.claim.number).collect();
-        let outcomes: Vec<&str> = ends.iter().map(|e| e.outcome.as_str()).collect();
+        let all_completed = ends.iter().all(|e| e.outcome == AttemptOutcome::Completed);
+        let outcomes: Option<Vec<&str>> =
+            (!all_completed).then(|| ends.iter().map(|e| e.outcome.as_str()).collect());
         let delays: Vec<i64> =
             ends.iter().map(|e| i64::try_from(e.delay.as_millis()).unwrap_or(i64::MAX)).collect();
         let codes = column(|e| e.error.as_ref().map(|x| x.code.as_str().to_owned()));
@@ -259,7 +261,7 @@ impl Store {
             node,
             &ids,
             &numbers,
-            &outcomes as &[&str],
+            outcomes as Option<Vec<&str>>,
             unless_empty(&delays) as Option<&[i64]>,
             unless_empty(&codes) as Option<&[Option<String>]>,
             unless_empty(&messages) as Option<&[Option<String>]>,
