@@ -79,7 +79,7 @@ async fn node(stage: &Stage, scale: &Scale) -> anyhow::Result<()> {
     let mut sent = 0;
     for (statement, n) in by_frequency(&counts) {
         let often = n as f64 / jobs;
-        if statement.starts_with("select job_id, number, look_after_ms") {
+        if statement.starts_with("call claim_with_scenarios") {
             claims += n;
         }
         sent += n;
@@ -87,6 +87,7 @@ async fn node(stage: &Stage, scale: &Scale) -> anyhow::Result<()> {
             figure(&format!("a real node, 64 slots: {often:.1} for 1,000 jobs"), statement);
         }
     }
+    ensure!(claims > 0, "no statement is known as a claim");
     let value =
         format!("{:.1} a claim, {:.1} for 1,000 jobs", sent as f64 / claims as f64, sent as f64 / jobs);
     figure("a real node, 64 slots: statements", &value);

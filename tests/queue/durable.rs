@@ -30,6 +30,7 @@ async fn a_claim_that_was_answered_survives_a_crash_of_the_database() {
     let claimed = direct.claim(node, JobKind::ProbeScenario, 2).await;
     // All of its processes end at once, and what they had not written is gone.
     kill(Pid::from_raw(cluster.pid().cast_signed()), Signal::SIGQUIT).unwrap();
+    // Whether it finds anything left to stop is of no matter.
     cluster.stop().await.ok();
 
     let cluster = Cluster::start(&settings).await.unwrap();
