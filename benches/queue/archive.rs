@@ -86,7 +86,7 @@ pub async fn measure(stage: &Stage, scale: &Scale, report: &mut Report) -> anyho
         "hot tables before, after, the archive",
         &format!("{}, {}, {}", mib(hot_before), mib(hot_after), mib(archived)),
     );
-    store.pool().close().await;
+    store.close().await;
     stage.drop(database).await
 }
 

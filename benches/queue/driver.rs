@@ -118,7 +118,7 @@ impl Driver {
 
     /// Says goodbye to the database.
     pub async fn close(self) {
-        self.store.pool().close().await;
+        self.store.close().await;
     }
 
     /// Claims and completes until nothing waits; with `enough`, until that is cancelled.
@@ -143,7 +143,7 @@ impl Driver {
         enough: Option<CancellationToken>,
     ) -> anyhow::Result<Tally> {
         // A connection of its own, as the orchestrator's claimer has.
-        let store = self.store.on_one_connection();
+        let store = self.store.on_kept_connections();
         let mut tally = Tally::default();
         let mut contexts = Contexts::default();
         let slots = [(JobKind::ProbeScenario, self.batch)];
@@ -178,7 +178,7 @@ impl Driver {
     }
 
     async fn write(&self, batches: &Mutex<mpsc::Receiver<Batch>>, answer: Answer) -> anyhow::Result<Tally> {
-        let store = self.store.on_one_connection();
+        let store = self.store.on_kept_connections();
         let mut tally = Tally::default();
         loop {
             let next = batches.lock().await.recv().await;

@@ -189,7 +189,7 @@ async fn keep_archive(store: Store, after: Duration, over: CancellationToken) ->
             () = over.cancelled() => {}
         }
     }
-    store.pool().close().await;
+    store.close().await;
     Ok(moved)
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn require(config: &Config, wait: Duration) -> Result<(), Start
         connect(&url, "runlane start", pool_settings(&config.numbers, 1)).map_err(StartError::Database)?;
     let store = Store::new(pool).patient(patience(&config.numbers));
     let gaps = store.durability().await.map_err(StartError::Database)?.gaps();
-    store.pool().close().await;
+    store.close().await;
     if gaps.is_empty() {
         return Ok(());
     }

@@ -41,7 +41,7 @@ impl AppProbes {
 
 fn pool(name: &str, store: &Store, max: u32) -> PoolHealth {
     let pool = store.pool();
-    let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+    let idle = u32::try_from(store.idle_connections()).unwrap_or(u32::MAX);
     PoolHealth { name: name.to_owned(), size: pool.size(), idle: idle.min(pool.size()), max }
 }
 

@@ -187,7 +187,7 @@ impl App {
                 .map_err(StartError::Database)
         };
         let pools = Pools {
-            api: store("runlane api", n.api_pool_size)?,
+            api: store("runlane api", n.api_pool_size)?.on_kept_connections().reading_again(),
             orchestrator: store("runlane orchestrator", n.orchestrator_pool_size)?,
             // A lease has no time for waits: its next renewal is the next try.
             lease: store("runlane lease", 2)?.patient(Patience { retries: 0, ..patience(n) }),
@@ -341,7 +341,7 @@ impl App {
         }
         // Whoever stops the database next finds nobody connected.
         let pools = [&self.pools.api, &self.pools.orchestrator, &self.pools.lease];
-        let closed = join_all(pools.map(|store| store.pool().close()));
+        let closed = join_all(pools.map(|store| store.close()));
         if tokio::time::timeout(CLOSE_MAX, closed).await.is_err() {
             tracing::warn!("some connections to the database do not close; they end with the process");
         }

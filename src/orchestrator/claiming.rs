@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Claims until the session stops claiming.
 pub async fn claim(session: Arc<Session>, ends: mpsc::Sender<Ending>) {
     let mut claimer = Claimer {
-        store: session.parts.store.on_one_connection(),
+        store: session.parts.store.on_kept_connections(),
         cancels: session.cancels.subscribe(),
         session,
         ends,

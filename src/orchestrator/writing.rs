@@ -33,7 +33,7 @@ pub async fn write(session: Arc<Session>, mut ends: mpsc::Receiver<Ending>) {
     let writers = if numbers.orchestrator_pool_size < POOL_MIN { 1 } else { WRITERS };
     // A connection for each, because an end is dear to plan. Asking again does no harm, and a silent connection must not hold
     // ends up for long.
-    let store = || session.parts.store.on_one_connection().answered_within(lease_term(&session.parts));
+    let store = || session.parts.store.on_kept_connections().answered_within(lease_term(&session.parts));
     let mut idle: Vec<Store> = std::iter::repeat_with(store).take(writers).collect();
     let mut writing = FuturesUnordered::new();
     let mut gathered = Vec::new();

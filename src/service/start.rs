@@ -50,12 +50,6 @@ impl Service {
         input: StartRunInput,
     ) -> Result<Started> {
         require_writer(requester)?;
-        // Some ten statements follow each other.
-        let one = Self { store: self.store.on_one_connection(), ..self.clone() };
-        one.start(requester, request_id, input).await
-    }
-
-    async fn start(&self, requester: &Requester, request_id: &str, input: StartRunInput) -> Result<Started> {
         let asked = input.definition_id.clone();
         let mut met = self.conditions(requester, &input).await?;
         let prepared = self.prepare(input, met.definition.take()).await?;

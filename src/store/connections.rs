@@ -7,17 +7,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr};
 use tokio::time::timeout;
 
+use super::shelf::{Idle, Shelf, Taken};
+
 /// How long a healthy connection may take to show that it is one when it is put back.
 const CHECK_MAX: Duration = Duration::from_secs(5);
-/// A kept connection that was idle for longer goes back to the pool, which asks whether anybody is still there.
-const KEPT_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// How long the database is waited for, and how often it is asked again.
 #[derive(Debug, Clone, Copy)]
@@ -41,52 +41,72 @@ impl Default for Patience {
 pub(super) struct Connections {
     pub(super) pool: PgPool,
     pub(super) patience: Patience,
-    /// Where the connection of one statement waits for the next; none: in the pool.
+    /// Where the connections of one statement wait for the next; none: in the pool.
     pub(super) kept: Option<Kept>,
+    /// Statements outside of transactions only read: one whose kept connection turns out to be gone is run again.
+    pub(super) reads_again: bool,
 }
 
-/// A connection that is used again and again without going through the pool, which would ask the server for a sign of
-/// life before and after each use, and hand out another one, where what is run next may not have been planned yet.
+/// A statement and what it is run with.
+type Statement = (SqlStr, Option<PgArguments>);
+
+/// Connections that are used again and again without going through the pool, which would ask the server for a sign of
+/// life before and after each use: three round trips for a statement. The last to come back is the first to go out, so what
+/// one request runs after another finds its plans.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Kept(Arc<Mutex<Option<Idle>>>);
-
-#[derive(Debug)]
-struct Idle {
-    connection: PoolConnection<Postgres>,
-    since: Instant,
-}
+pub(super) struct Kept(Arc<Mutex<Shelf<PoolConnection<Postgres>>>>);
 
 impl Kept {
-    /// The connection, unless it is in use or was idle for long.
-    fn take(&self) -> Option<PoolConnection<Postgres>> {
-        let idle = self.lock().take()?;
-        (idle.since.elapsed() < KEPT_IDLE_MAX).then_some(idle.connection)
+    /// From now on keeps nothing.
+    pub(super) fn close(&self) {
+        let idle = self.lock().close();
+        idle.into_iter().for_each(give_back);
     }
 
-    /// Keeps the connection; of two that were in use at once, the first to come back goes to the pool.
-    fn put(&self, connection: PoolConnection<Postgres>) {
-        let older = self.lock().replace(Idle { connection, since: Instant::now() });
-        // Not under the lock: its drop gives it back.
-        drop(older);
+    /// How many connections are idle here.
+    pub(super) fn idle(&self) -> usize {
+        self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Idle>> {
+    fn lock(&self) -> MutexGuard<'_, Shelf<PoolConnection<Postgres>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody asks the pool for a connection.
+struct Asking<'k>(&'k Kept);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.lock().answered();
     }
 }
 
 impl Connections {
     /// A connection; tried again as [`Patience`] says.
     pub(super) async fn acquire(&self) -> sqlx::Result<Held> {
-        let held =
-            |connection| Held { connection: Some(connection), is_sound: false, kept: self.kept.clone() };
-        if let Some(connection) = self.kept.as_ref().and_then(Kept::take) {
-            return Ok(held(connection));
-        }
+        let held = |connection, fetched, was_kept| Held {
+            connection: Some(connection),
+            fetched,
+            was_kept,
+            is_sound: false,
+            kept: self.kept.clone(),
+        };
+        let _asking = match &self.kept {
+            Some(kept) => {
+                let Taken { found, stale } = kept.lock().take(Instant::now());
+                stale.into_iter().for_each(give_back);
+                if let Some(Idle { connection, fetched, .. }) = found {
+                    return Ok(held(connection, fetched, true));
+                }
+                Some(Asking(kept))
+            }
+            None => None,
+        };
         let mut tries = 0;
         loop {
             match self.pool.acquire().await {
-                Ok(connection) => return Ok(held(connection)),
+                Ok(connection) => return Ok(held(connection, Instant::now(), false)),
                 Err(error) if may_pass(&error) && tries < self.patience.retries => {
                     tries += 1;
                     tracing::debug!(%error, tries, "no connection; trying again");
@@ -96,11 +116,39 @@ impl Connections {
             }
         }
     }
+
+    /// The answer to a statement. Nobody has asked a kept connection whether it is still there, so what only reads is run again
+    /// when it is not.
+    async fn answer<T>(
+        &self,
+        statement: Statement,
+        run: impl for<'c> Fn(&'c mut PgConnection, Statement) -> BoxFuture<'c, sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        let mut held = self.acquire().await?;
+        let again = (self.reads_again && held.was_kept).then(|| statement.clone());
+        let limit = self.patience.answer;
+        match timeout(limit, run(held.connection(), statement)).await {
+            Err(_) => Err(unanswered(limit)),
+            Ok(answer) => match (held.heard(answer), again) {
+                (Err(error), Some(statement)) if is_broken(&error) => {
+                    tracing::debug!(%error, "a connection was gone; its statement is run again");
+                    drop(held);
+                    let mut held = self.acquire().await?;
+                    let answer = timeout(limit, run(held.connection(), statement)).await;
+                    held.heard(answer.unwrap_or_else(|_| Err(unanswered(limit))))
+                }
+                (answer, _) => answer,
+            },
+        }
+    }
 }
 
 /// A connection in use. Dropped, it is kept or goes back to the pool if it is known to be sound, and is closed if not.
 pub(super) struct Held {
     connection: Option<PoolConnection<Postgres>>,
+    fetched: Instant,
+    /// It has not come from the pool just now.
+    was_kept: bool,
     is_sound: bool,
     kept: Option<Kept>,
 }
@@ -126,22 +174,31 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        if self.is_sound
-            && let Some(kept) = &self.kept
-        {
-            kept.put(connection);
-        } else if self.is_sound {
-            // What its own drop does, but with a limit.
-            let returned = connection.return_to_pool();
-            tokio::spawn(async move {
-                if timeout(CHECK_MAX, returned).await.is_err() {
-                    tracing::debug!("a connection did not answer when it was put back; it is closed");
-                }
-            });
-        } else {
+        if !self.is_sound {
             connection.close_on_drop();
+            // What broke this one may have broken the others.
+            if let Some(kept) = &self.kept {
+                let others = kept.lock().clear();
+                others.into_iter().for_each(give_back);
+            }
+            return;
         }
+        let for_pool = match &self.kept {
+            Some(kept) => kept.lock().put(Idle { connection, fetched: self.fetched, used: Instant::now() }),
+            None => Some(connection),
+        };
+        for_pool.into_iter().for_each(give_back);
     }
+}
+
+/// What the connection's own drop does, but with a limit.
+fn give_back(mut connection: PoolConnection<Postgres>) {
+    let returned = connection.return_to_pool();
+    tokio::spawn(async move {
+        if timeout(CHECK_MAX, returned).await.is_err() {
+            tracing::debug!("a connection did not answer when it was put back; it is closed");
+        }
+    });
 }
 
 /// Whether the connection is gone, so that nobody knows what became of the last statement.
@@ -177,6 +234,12 @@ pub(super) fn unanswered(limit: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
 }
 
+/// What is left of a query without its lifetime. None of ours is prepared beforehand, or not to be kept prepared.
+fn statement<'q>(mut query: impl Execute<'q, Postgres>) -> sqlx::Result<Statement> {
+    let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+    Ok((query.sql(), arguments))
+}
+
 impl<'p> Executor<'p> for &'_ Connections {
     type Database = Postgres;
 
@@ -186,14 +249,9 @@ impl<'p> Executor<'p> for &'_ Connections {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let this = self.clone();
+        let (this, statement) = (self.clone(), statement(query));
         let rows = async move {
-            let mut held = this.acquire().await?;
-            let limit = this.patience.answer;
-            let rows: BoxFuture<'_, sqlx::Result<Vec<_>>> =
-                Box::pin(held.connection().fetch_many(query).try_collect());
-            let answer = timeout(limit, rows).await.unwrap_or_else(|_| Err(unanswered(limit)));
-            held.heard(answer)
+            this.answer(statement?, |c, s| c.fetch_many(s).try_collect::<Vec<_>>().boxed()).await
         };
         stream::once(rows).map_ok(|rows| stream::iter(rows).map(Ok)).try_flatten().boxed()
     }
@@ -203,15 +261,8 @@ impl<'p> Executor<'p> for &'_ Connections {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let this = self.clone();
-        Box::pin(async move {
-            let mut held = this.acquire().await?;
-            let limit = this.patience.answer;
-            let answer = timeout(limit, held.connection().fetch_optional(query))
-                .await
-                .unwrap_or_else(|_| Err(unanswered(limit)));
-            held.heard(answer)
-        })
+        let (this, statement) = (self.clone(), statement(query));
+        Box::pin(async move { this.answer(statement?, |c, s| c.fetch_optional(s)).await })
     }
 
     fn prepare_with<'e>(

@@ -38,6 +38,7 @@ mod retry;
 mod runs;
 mod scenarios;
 mod server;
+mod shelf;
 mod spend;
 mod staleness;
 mod start;
@@ -96,7 +97,10 @@ impl Store {
     /// A store over a pool made by [`connect`].
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool: Connections { pool, patience: Patience::default(), kept: None }, actor: None }
+        Self {
+            pool: Connections { pool, patience: Patience::default(), kept: None, reads_again: false },
+            actor: None,
+        }
     }
 
     /// The same store, with this patience.
@@ -114,13 +118,21 @@ impl Store {
         store
     }
 
-    /// The same store, whose statements follow each other over one connection, which goes back to the pool with the last
-    /// clone. Statements that are run at once have one each all the same.
+    /// The same store, with connections of its own that it keeps at hand between statements. One that runs its statements one
+    /// after another runs them all on the same.
     #[must_use]
-    pub fn on_one_connection(&self) -> Self {
+    pub fn on_kept_connections(&self) -> Self {
         let mut store = self.clone();
         store.pool.kept = Some(Kept::default());
         store
+    }
+
+    /// The same store for those whose statements outside of transactions only read: they are run again when a connection that
+    /// was kept turns out to be gone.
+    #[must_use]
+    pub fn reading_again(mut self) -> Self {
+        self.pool.reads_again = true;
+        self
     }
 
     /// The same store, whose transactions are recorded in this person's name.
@@ -133,6 +145,20 @@ impl Store {
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
         &self.pool.pool
+    }
+
+    /// Connections that nobody uses just now.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        self.pool.pool.num_idle() + self.pool.kept.as_ref().map_or(0, Kept::idle)
+    }
+
+    /// Closes the pool; returns when all of its connections are closed.
+    pub async fn close(&self) {
+        if let Some(kept) = &self.pool.kept {
+            kept.close();
+        }
+        self.pool.pool.close().await;
     }
 }
 

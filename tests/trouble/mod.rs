@@ -3,6 +3,7 @@
 mod disk;
 mod ends;
 mod guards;
+mod kept;
 mod locks;
 mod outage;
 mod people;

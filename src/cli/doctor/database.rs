@@ -52,7 +52,7 @@ pub async fn examine(config: &Config, clock: &dyn Clock, report: &mut Report) {
         Ok(_) => {}
         Err(error) => report.error("schema", format!("the migrations cannot be read: {error}")),
     }
-    store.pool().close().await;
+    store.close().await;
 }
 
 fn server(config: &Config, facts: &ServerFacts, took: Duration, report: &mut Report) {
