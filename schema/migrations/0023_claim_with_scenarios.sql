@@ -39,9 +39,10 @@ $$;
 -- scenarios; the others and the numbers of their claims; the scenarios. Probes of the providers in p_without are left to other
 -- nodes.
 --
--- Others wait for the lanes until the claim's commit, so that comes first, and does not wait for the disk. The second commit
--- does, and what stands in the log before it goes to the disk with it. So a claim is there before its node hears of it, and one
--- that a crash takes back was nobody's yet.
+-- Others wait for the lanes until the claim's commit. So a claim of many jobs commits before it reads what they ask, and does
+-- not wait for the disk. The second commit does, and what stands in the log before it goes to the disk with it. So a claim is
+-- there before its node hears of it, and one that a crash takes back was nobody's yet. For few jobs a second commit would take
+-- longer than the wait that it spares.
 create procedure claim_with_scenarios(
     p_node uuid, p_kinds job_kind[], p_slots int[], p_without text[],
     out look_after_ms bigint, out claim_id bigint, out shared text,
@@ -50,7 +51,6 @@ create procedure claim_with_scenarios(
     out scenarios bigint[], out keys text[], out prompts text[], out dimensions text[]
 ) language plpgsql as $$
 begin
-    set local synchronous_commit = off;
     select max(c.look_after_ms), max(c.claim_id), max(c.shared::text),
            array_agg(c.job_id) filter (where c.scenario_id is not null),
            array_agg(c.of_lane) filter (where c.scenario_id is not null),
@@ -61,9 +61,10 @@ begin
       from claim_jobs(p_node, p_kinds, p_slots, (
                select array(select p from unnest(n.providers) as p where p <> all (p_without))
                  from node n where n.id = p_node)) as c;
-    commit;
-    if claim_id is not null then
-        -- Without anything to log the commit would not wait.
+    if coalesce(cardinality(first), 0) + coalesce(cardinality(again), 0) >= 32 then
+        set local synchronous_commit = off;
+        commit;
+        -- Without anything to log the next commit would not wait.
         perform pg_logical_emit_message(true, 'runlane', '');
     end if;
     if asked is not null then
