@@ -1,8 +1,8 @@
 -- The transaction that starts a run: one call instead of a round trip for each step.
 
--- Makes a run, its lanes and its jobs, in the name of p_actor if there is one, and returns the transaction's number. It is
--- refused (constraint user_waiting_jobs_max) when more than p_waiting_max jobs of its creator wait with it. p_scenarios is the
--- sample; null: all of the definition's. p_pricing and p_estimates_usd go with p_models, and so does the order of the lanes.
+-- Makes a run, its lanes and its jobs, in the name of p_actor if there is one. It is refused (constraint
+-- user_waiting_jobs_max) when more than p_waiting_max jobs of its creator wait with it. p_scenarios is the sample; null: all of
+-- the definition's. p_pricing and p_estimates_usd go with p_models, and so does the order of the lanes.
 create function start_run(
     p_actor text, p_role text, p_request_id text,
     p_run uuid, p_batch uuid, p_request text, p_definition uuid, p_snapshot jsonb, p_name text, p_experiment text,
@@ -12,7 +12,7 @@ create function start_run(
     p_models text[], p_pricing jsonb[], p_estimates_usd numeric[],
     p_budget_usd numeric, p_on_budget text, p_max_failure_rate float8, p_min_finished int, p_on_failure_rate text,
     p_expected_ms float8, p_expected_usd numeric, p_output_tokens int, p_waiting_max bigint
-) returns text language plpgsql as $$
+) returns void language plpgsql as $$
 declare
     v_jobs bigint;
 begin
@@ -87,6 +87,5 @@ begin
         raise exception 'more than % jobs of this user would wait', p_waiting_max
               using errcode = 'check_violation', constraint = 'user_waiting_jobs_max';
     end if;
-    return pg_current_xact_id()::text;
 end
 $$;

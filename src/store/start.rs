@@ -1,17 +1,17 @@
 //! The insert that makes a run with all its jobs.
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
+use super::connections::{Connections, is_broken};
 use super::crash::crash_point;
 use super::estimates::Capacity;
-use super::transaction::in_named_transaction;
-use super::{Result, Store};
+use super::transaction::RERUNS;
+use super::{Error, Result, Store};
 use crate::domain::Requester;
 use crate::domain::forecast::ModelStatistic;
 use crate::domain::guard::{Budget, FailureGuard, GuardAction};
@@ -194,36 +194,20 @@ impl Store {
         waiting: i64,
         waiting_max: i64,
     ) -> Result<Inserted> {
-        let run = Arc::new(run);
-        let to_insert = Arc::clone(&run);
-        let actor = self.actor.clone();
-        let inserted = in_named_transaction(self, move |c, receipt| {
-            let (run, actor) = (Arc::clone(&to_insert), actor.clone());
-            Box::pin(async move {
-                if let Some(earlier) = earlier(&mut *c, &run).await? {
-                    return Ok(earlier);
-                }
-                if waiting + jobs > waiting_max {
-                    return Ok(Inserted::TooManyWaiting { waiting });
-                }
-                receipt.keep(insert(c, actor.as_deref(), &run, waiting_max).await?);
-                crash_point("start.before");
-                Ok(Inserted::Created)
-            })
-        })
-        .await;
-        let refused = match inserted {
-            Ok(inserted) => {
-                if matches!(inserted, Inserted::Created) {
-                    crash_point("start.after");
-                }
-                return Ok(inserted);
-            }
-            Err(refused) => refused,
+        if let Some(earlier) = self.earlier(&run).await? {
+            return Ok(earlier);
+        }
+        if waiting + jobs > waiting_max {
+            return Ok(Inserted::TooManyWaiting { waiting });
+        }
+        crash_point("start.before");
+        let Err(refused) = self.insert(&run, waiting_max).await else {
+            crash_point("start.after");
+            return Ok(Inserted::Created);
         };
         match refused.constraint() {
             // Committed since we looked: the insert has waited for it.
-            Some("run_idempotency") => earlier(&self.pool, &run).await?.ok_or(refused),
+            Some("run_idempotency") => self.earlier(&run).await?.ok_or(refused),
             Some("run_definition_is_there") => Ok(Inserted::NoDefinition),
             Some("user_waiting_jobs_max") => {
                 Ok(Inserted::TooManyWaiting { waiting: self.waiting_of(&run.created_by).await? })
@@ -231,9 +215,62 @@ impl Store {
             _ => Err(refused),
         }
     }
-}
 
-impl Store {
+    /// Makes the run in one statement that is a transaction of its own. When its answer is lost it is tried again: the run's
+    /// key tells whether it is there, and whoever tries while an earlier try goes on waits for its end.
+    async fn insert(&self, run: &RunInsert, waiting_max: i64) -> Result<()> {
+        // What was lost is known here, so nobody else tries again.
+        let connections = Connections { reads_again: false, ..self.pool.clone() };
+        let patience = connections.patience;
+        let (mut reruns, mut retries, mut lost) = (0, 0, None::<Instant>);
+        loop {
+            let error = match start(&connections, self.actor.as_deref(), run, waiting_max).await {
+                Err(Error::Contended(error)) if reruns < RERUNS => {
+                    reruns += 1;
+                    tracing::debug!(%error, reruns, "the start of a run is tried again");
+                    continue;
+                }
+                Err(Error::Unavailable(error)) => error,
+                Err(error) if error.constraint() == Some("run_pkey") => return Ok(()),
+                answer => return answer,
+            };
+            let is_lost = is_broken(&error);
+            // An earlier try may still be in the way, for as long as a statement may take.
+            let is_in_doubt = is_lost || lost.is_some();
+            let may_retry = if is_lost {
+                retries < patience.retries
+            } else {
+                lost.is_some_and(|l| l.elapsed() < patience.answer)
+            };
+            if !may_retry {
+                if is_in_doubt {
+                    tracing::error!(%error, run_id = %run.id, "an answer was lost, and it cannot be learned whether this run was started");
+                }
+                return Err(Error::Unavailable(error));
+            }
+            if is_lost {
+                retries += 1;
+                lost = Some(Instant::now());
+                tracing::warn!(%error, retries, run_id = %run.id, "the answer to the start of a run was lost; it is tried again");
+            }
+            tokio::time::sleep(patience.retry_delay).await;
+        }
+    }
+
+    /// The run that its creator made with the same key.
+    async fn earlier(&self, run: &RunInsert) -> Result<Option<Inserted>> {
+        let Some(key) = &run.idempotency_key else { return Ok(None) };
+        let row = sqlx::query!(
+            r#"select id, input_hash as "input_hash!", deleted_at is not null as "is_deleted!" from run
+            where created_by = $1 and idempotency_key = $2"#,
+            run.created_by,
+            key
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash, is_deleted: r.is_deleted }))
+    }
+
     /// How many jobs wait in the runs of this user.
     async fn waiting_of(&self, user: &str) -> Result<i64> {
         Ok(sqlx::query_scalar!(
@@ -248,30 +285,16 @@ impl Store {
     }
 }
 
-/// The run that its creator made with the same key.
-async fn earlier(c: impl PgExecutor<'_>, run: &RunInsert) -> Result<Option<Inserted>> {
-    let Some(key) = &run.idempotency_key else { return Ok(None) };
-    let row = sqlx::query!(
-        r#"select id, input_hash as "input_hash!", deleted_at is not null as "is_deleted!" from run
-            where created_by = $1 and idempotency_key = $2"#,
-        run.created_by,
-        key
-    )
-    .fetch_optional(c)
-    .await?;
-    Ok(row.map(|r| Inserted::Exists { id: r.id, input_hash: r.input_hash, is_deleted: r.is_deleted }))
-}
-
-/// Stores the run in the name of `actor`; returns the transaction's number.
-async fn insert(
-    c: &mut PgConnection,
+/// Stores the run in the name of `actor`.
+async fn start(
+    connections: &Connections,
     actor: Option<&Requester>,
     run: &RunInsert,
     waiting_max: i64,
-) -> Result<String> {
-    let row = sqlx::query!(
+) -> Result<()> {
+    sqlx::query!(
         r#"select start_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-                            $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34) as "number!""#,
+                            $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)"#,
         actor.map(|a| a.subject.as_str()),
         actor.map(|a| a.role.as_str()),
         actor.map(|a| a.request_id.as_str()),
@@ -307,7 +330,7 @@ async fn insert(
         run.expected_output_tokens,
         waiting_max
     )
-    .fetch_one(c)
+    .execute(connections)
     .await?;
-    Ok(row.number)
+    Ok(())
 }

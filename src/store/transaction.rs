@@ -2,7 +2,6 @@
 //! COMMIT is lost.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
@@ -16,7 +15,7 @@ use crate::domain::Requester;
 pub(super) type Body<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
 
 /// Deadlocks and serialization failures are rerun this often before the caller hears of them.
-const RERUNS: u32 = 3;
+pub(super) const RERUNS: u32 = 3;
 /// The wait before the fate of a transaction is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -31,26 +30,6 @@ pub(super) async fn in_transaction<T, F>(store: &Store, body: F) -> Result<T>
 where
     T: Send + 'static,
     F: for<'c> Fn(&'c mut PgConnection) -> Body<'c, T> + Send + Sync + 'static,
-{
-    let body = Arc::new(body);
-    let actor = store.actor.clone();
-    in_named_transaction(store, move |c, receipt| {
-        let (body, actor) = (Arc::clone(&body), actor.clone());
-        Box::pin(async move {
-            if let Some(actor) = actor {
-                receipt.keep(say_who_acts(c, &actor).await?);
-            }
-            body(c).await
-        })
-    })
-    .await
-}
-
-/// The same for a body that says itself in whose name it acts, and keeps the receipt. One that changes nothing needs neither.
-pub(super) async fn in_named_transaction<T, F>(store: &Store, body: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: for<'c> Fn(&'c mut PgConnection, Receipt) -> Body<'c, T> + Send + Sync + 'static,
 {
     let store = store.clone();
     let work = async move {
@@ -72,17 +51,6 @@ where
     };
     let span = tracing::Span::current();
     tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Error::Aborted)?
-}
-
-/// The number of a transaction, once it is known.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Receipt(Arc<OnceLock<String>>);
-
-impl Receipt {
-    /// Keeps the number.
-    pub(super) fn keep(&self, number: String) {
-        self.0.get_or_init(|| number);
-    }
 }
 
 /// A transaction that has changed nothing, or whose fate cannot be learned.
@@ -112,12 +80,12 @@ impl<T> Step<T> {
 
 async fn once<T, F>(store: &Store, body: &F) -> Result<T, Failed>
 where
-    F: for<'c> Fn(&'c mut PgConnection, Receipt) -> Body<'c, T> + Send + Sync + 'static,
+    F: for<'c> Fn(&'c mut PgConnection) -> Body<'c, T> + Send + Sync + 'static,
 {
     let kept = |error: Error| Failed { error, may_rerun: false };
-    let receipt = Receipt::default();
+    let mut receipt = None;
     let mut held = store.pool.acquire().await.map_err(|e| kept(e.into()))?;
-    let (cause, value) = match attempt(held.connection(), store, body, receipt.clone()).await {
+    let (cause, value) = match attempt(held.connection(), store, body, &mut receipt).await {
         Step::Committed(value) => {
             held.keep();
             return Ok(value);
@@ -131,7 +99,7 @@ where
         Step::Lost(cause, value) => (cause, value),
     };
     drop(held);
-    let Some(number) = receipt.0.get() else {
+    let Some(number) = &receipt else {
         // A person's transaction that has no receipt yet has not been told to commit.
         return Err(Failed { error: Error::Unavailable(cause), may_rerun: store.actor.is_some() });
     };
@@ -147,15 +115,26 @@ where
     }
 }
 
-/// Runs the body and commits.
-async fn attempt<T, F>(connection: &mut PgConnection, store: &Store, body: &F, receipt: Receipt) -> Step<T>
+/// Runs the body and commits. A person's transaction leaves its number in `receipt`.
+async fn attempt<T, F>(
+    connection: &mut PgConnection,
+    store: &Store,
+    body: &F,
+    receipt: &mut Option<String>,
+) -> Step<T>
 where
-    F: for<'c> Fn(&'c mut PgConnection, Receipt) -> Body<'c, T> + Send + Sync + 'static,
+    F: for<'c> Fn(&'c mut PgConnection) -> Body<'c, T> + Send + Sync + 'static,
 {
     let limit = store.pool.patience.answer;
     let begun = async {
         let mut transaction = connection.begin().await?;
-        match body(&mut transaction, receipt).await {
+        let acted = async {
+            if let Some(actor) = &store.actor {
+                *receipt = Some(say_who_acts(&mut transaction, actor).await?);
+            }
+            body(&mut transaction).await
+        };
+        match acted.await {
             Ok(value) => Ok((transaction, value)),
             Err(error) => {
                 if let Err(rollback) = transaction.rollback().await {

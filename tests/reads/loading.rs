@@ -72,9 +72,6 @@ async fn a_run_is_started_with_as_many_statements_however_many_models_it_has() {
         let before = statements.0.load(Ordering::Relaxed);
         surface.data("ada", Role::User, start, json!({"input": input})).await;
         let sent = statements.0.load(Ordering::Relaxed) - before;
-        assert_eq!(
-            sent, 4,
-            "what it meets, the run with its jobs, COMMIT (BEGIN is not told), and the run to show"
-        );
+        assert_eq!(sent, 3, "what it meets, the run with its jobs, and the run to show");
     }
 }

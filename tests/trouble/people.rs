@@ -2,22 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::support::{PATIENT, assert_exact, harms, harms_at, number};
+use super::support::{PATIENT, assert_exact, harms, number};
 use crate::support::app::Cluster;
-use crate::support::proxy::{Point, Proxy, Strike, work};
+use crate::support::proxy::{Proxy, work};
 
 /// How often each harm comes; silence, which takes its time, comes once.
 const TIMES: u32 = 4;
 
-/// Every harm for this work, one after the other.
-async fn each(proxy: &Proxy, work: &'static str, act: impl AsyncFnMut()) -> i64 {
-    each_of(proxy, harms(work), act).await
-}
-
-/// Each of these harms, one after the other. Returns how often it was acted.
-async fn each_of(proxy: &Proxy, harms: [Strike; 5], mut act: impl AsyncFnMut()) -> i64 {
+/// Every harm for this work, one after the other. Returns how often it was acted.
+async fn each(proxy: &Proxy, work: &'static str, mut act: impl AsyncFnMut()) -> i64 {
     let mut acts = 0;
-    for harm in harms {
+    for harm in harms(work) {
         for _ in 0..if harm.is_silent() { 1 } else { TIMES } {
             let struck = proxy.strike(harm);
             act().await;
@@ -34,11 +29,6 @@ async fn every_run_that_is_answered_exists_and_no_other_does() {
     let definition = cluster.definition(3).await;
     let mut ids = Vec::new();
     let mut started = each(&proxy, work::START, async || {
-        ids.push(cluster.run(&definition, &["mock/echo"], json!({})).await);
-    })
-    .await;
-    // The statement tells the transaction's number: when its answer is lost, nobody knows it.
-    started += each_of(&proxy, harms_at(Point::Statement(work::START)), async || {
         ids.push(cluster.run(&definition, &["mock/echo"], json!({})).await);
     })
     .await;
