@@ -14,7 +14,7 @@ use crate::domain::page::{Page, PageRequest};
 use crate::domain::prices::ModelCost;
 use crate::domain::view::{Counts, ModelProgress, Run};
 
-/// What follows the common table expression `page (id)`.
+/// What follows the common table expression `page (id)`. Lanes are sorted once for all of their lists.
 const SELECT: &str = "
 select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, r.experiment_id, r.models, r.params,
        r.status::text as status, r.priority, r.max_concurrency, r.sample_percentage, r.sample_seed,
@@ -30,19 +30,18 @@ select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, 
  cross join lateral (
     select sum(l.version)::bigint as version, max(l.updated_at) as updated_at, sum(l.cost_usd) as cost_usd,
            coalesce(sum(l.active * job_reserve(l)), 0) as reserved_usd,
-           coalesce(array_agg(l.model order by l.position) filter (where l.model is not null), '{}') as model,
-           coalesce(array_agg(l.total order by l.position) filter (where l.model is not null), '{}') as total,
-           coalesce(array_agg(l.pending order by l.position) filter (where l.model is not null), '{}') as pending,
-           coalesce(array_agg(l.active order by l.position) filter (where l.model is not null), '{}') as active,
-           coalesce(array_agg(l.completed order by l.position) filter (where l.model is not null), '{}') as completed,
-           coalesce(array_agg(l.failed order by l.position) filter (where l.model is not null), '{}') as failed,
-           coalesce(array_agg(l.cancelled order by l.position) filter (where l.model is not null), '{}') as cancelled,
-           coalesce(array_agg(l.cost_usd order by l.position) filter (where l.model is not null), '{}') as costs_usd,
-           coalesce(array_agg(l.pricing order by l.position) filter (where l.model is not null), '{}') as pricing,
-           coalesce(array_agg(l.held_at order by l.position) filter (where l.model is not null), '{}') as held_at,
-           coalesce(array_agg(l.hold_reason order by l.position) filter (where l.model is not null), '{}') as hold_reason
-      from lane l
-     where l.run_id = r.id
+           coalesce(array_agg(l.model) filter (where l.model is not null), '{}') as model,
+           coalesce(array_agg(l.total) filter (where l.model is not null), '{}') as total,
+           coalesce(array_agg(l.pending) filter (where l.model is not null), '{}') as pending,
+           coalesce(array_agg(l.active) filter (where l.model is not null), '{}') as active,
+           coalesce(array_agg(l.completed) filter (where l.model is not null), '{}') as completed,
+           coalesce(array_agg(l.failed) filter (where l.model is not null), '{}') as failed,
+           coalesce(array_agg(l.cancelled) filter (where l.model is not null), '{}') as cancelled,
+           coalesce(array_agg(l.cost_usd) filter (where l.model is not null), '{}') as costs_usd,
+           coalesce(array_agg(l.pricing) filter (where l.model is not null), '{}') as pricing,
+           coalesce(array_agg(l.held_at) filter (where l.model is not null), '{}') as held_at,
+           coalesce(array_agg(l.hold_reason) filter (where l.model is not null), '{}') as hold_reason
+      from (select * from lane l where l.run_id = r.id order by l.position) as l
  ) as lanes
  order by r.seq desc";
 
