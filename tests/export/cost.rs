@@ -44,7 +44,8 @@ async fn memory_does_not_grow_with_the_rows() {
             println!("{format}: {length} bytes, peak {} KiB, {:?}", peaks[peaks.len() - 1], began.elapsed());
             assert!(run == &small || length > rows as usize * 900);
         }
-        let grown = peaks[1] - peaks[0];
+        // The kernel counts pages in batches for each processor: the peak may seem to have become a little less.
+        let grown = peaks[1].saturating_sub(peaks[0]);
         assert!(grown < 64 * 1024, "{format}: the peak grew by {grown} KiB");
     }
     node.signal(nix::sys::signal::Signal::SIGTERM);
