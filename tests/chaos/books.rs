@@ -101,6 +101,17 @@ pub async fn reclaims_ms(db: &PgPool, killed: &[Killed]) -> anyhow::Result<Vec<f
     Ok(sqlx::query_scalar(sql).bind(nodes).bind(times).fetch_all(db).await?)
 }
 
+/// Whether each of the `extra` executions is of a job that a node lost with a fault, and the faults hit no more than they can:
+/// the jobs in their slots, and as many that had just ended. A slot is free when its job has ended, which may be before the
+/// end is on record.
+pub fn explain(extra: i64, lost: usize, slots: usize, verdict: &mut Verdict) -> anyhow::Result<()> {
+    let most = 2 * slots;
+    verdict.timely(lost <= most, format!("{lost} jobs were lost; {slots} slots explain {most}"));
+    let lost = i64::try_from(lost)?;
+    verdict.timely(extra == lost, format!("{extra} executions too many; {lost} were lost with their nodes"));
+    Ok(())
+}
+
 /// I9: claims within the times in which the queue was surely paused.
 pub async fn claims_while_paused(db: &PgPool, pauses: &[Window]) -> anyhow::Result<Vec<String>> {
     let (from, to): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) = pauses.iter().copied().unzip();

@@ -78,9 +78,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     verdict.none("premature", &premature);
     let extra = executions - jobs;
     verdict.figure("extra_exec", extra);
-    verdict.timely(extra <= i64::try_from(CONCURRENCY)?, format!("{extra} executions too many"));
     let reclaims = books::reclaims_ms(&stage.db, &killed).await?;
     verdict.must(!reclaims.is_empty(), "the kill hit no job");
+    books::explain(extra, reclaims.len(), killed.len() * CONCURRENCY, &mut verdict)?;
     let p99 = quantile(&reclaims, 0.99);
     verdict.figure("p99_reclaim_ms", p99.round());
     // R1 says how quick it is; here no lease may be stuck.
