@@ -101,14 +101,25 @@ pub async fn reclaims_ms(db: &PgPool, killed: &[Killed]) -> anyhow::Result<Vec<f
     Ok(sqlx::query_scalar(sql).bind(nodes).bind(times).fetch_all(db).await?)
 }
 
-/// Whether each of the `extra` executions is of a job that a node lost with a fault, and the faults hit no more than they can:
-/// the jobs in their slots, and as many that had just ended. A slot is free when its job has ended, which may be before the
+/// Whether each of the `extra` executions of probes is of one that a node lost with a fault, and the faults hit no more than they
+/// can: the jobs in their slots, and as many that had just ended. A slot is free when its job has ended, which may be before the
 /// end is on record.
-pub fn explain(extra: i64, lost: usize, slots: usize, verdict: &mut Verdict) -> anyhow::Result<()> {
-    let most = 2 * slots;
-    verdict.timely(lost <= most, format!("{lost} jobs were lost; {slots} slots explain {most}"));
-    let lost = i64::try_from(lost)?;
-    verdict.timely(extra == lost, format!("{extra} executions too many; {lost} were lost with their nodes"));
+pub async fn explain(
+    db: &PgPool,
+    extra: i64,
+    killed: &[Killed],
+    concurrency: usize,
+    verdict: &mut Verdict,
+) -> anyhow::Result<()> {
+    let nodes: Vec<Uuid> = killed.iter().map(|k| k.node).collect();
+    let sql = "select count(*) from attempt a
+                 join current_job j on j.id = a.job_id
+                 join lane l on l.id = j.lane_id and l.kind = 'probe:scenario'
+                where a.node_id = any ($1) and a.outcome = 'lost' and a.error_code = 'node_lost'";
+    let lost: i64 = sqlx::query_scalar(sql).bind(nodes).fetch_one(db).await?;
+    let most = i64::try_from(2 * killed.len() * concurrency)?;
+    verdict.timely(lost <= most, format!("{lost} probes were lost; {} faults explain {most}", killed.len()));
+    verdict.timely(extra <= lost, format!("{extra} executions too many; {lost} were lost with their nodes"));
     Ok(())
 }
 

@@ -80,7 +80,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     verdict.figure("extra_exec", extra);
     let reclaims = books::reclaims_ms(&stage.db, &killed).await?;
     verdict.must(!reclaims.is_empty(), "the kill hit no job");
-    books::explain(extra, reclaims.len(), killed.len() * CONCURRENCY, &mut verdict)?;
+    books::explain(&stage.db, extra, &killed, CONCURRENCY, &mut verdict).await?;
     let p99 = quantile(&reclaims, 0.99);
     verdict.figure("p99_reclaim_ms", p99.round());
     // R1 says how quick it is; here no lease may be stuck.

@@ -82,7 +82,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Verdict> {
     let extra = executions - jobs;
     verdict.figure("extra_exec", extra);
     let reclaims = books::reclaims_ms(&stage.db, &frozen).await?;
-    books::explain(extra, reclaims.len(), frozen.len() * CONCURRENCY, &mut verdict)?;
+    books::explain(&stage.db, extra, &frozen, CONCURRENCY, &mut verdict).await?;
     let p99 = quantile(&reclaims, 0.99);
     verdict.figure("p99_reclaim_ms", p99.round());
     verdict.none("orphans", &left.running());
