@@ -8,14 +8,11 @@ use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::timeout;
 
-use super::support::{PATIENT, number};
+use super::support::{PATIENT, number, until_locked_out};
 use crate::support::app::{Cluster, PATIENCE};
 use crate::support::proxy::Harm;
 
 const WAITING: &str = "{ queueStatus { totalPending } }";
-/// Sessions that wait for a lock.
-const LOCKED: &str = "select count(*) from pg_stat_activity
-                       where datname = current_database() and wait_event_type = 'Lock'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_next_does_not_hear_of_a_connection_that_is_gone() {
@@ -52,9 +49,7 @@ async fn a_connection_that_comes_back_goes_to_whoever_waits_for_one() {
     holder.execute("begin; lock table definition").await.unwrap();
     let first = cluster.user("{ definitions(first: 1) { totalCount } }", json!({}));
     let second = async {
-        while number(&cluster.db, LOCKED).await < 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until_locked_out(&cluster.db, 1).await;
         let free = async {
             // The other one is asking by now, or has its answer without having waited.
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -89,9 +84,7 @@ async fn a_pool_closes_though_connections_are_kept() {
         let store = store.clone();
         async move { store.scenario_keys(uuid::Uuid::nil()).await }
     });
-    while number(&cluster.db, LOCKED).await < 1 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_locked_out(&cluster.db, 1).await;
     store.ping().await.unwrap();
     let closing = tokio::spawn({
         let store = store.clone();

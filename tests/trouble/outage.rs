@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::{Instant, timeout};
 
-use super::support::{PATIENT, assert_exact, number};
+use super::support::{PATIENT, assert_exact, number, until_locked_out};
 use crate::support::app::{Answer, Cluster, PATIENCE};
 use crate::support::postgres::{scratch, throw_away_in};
 use crate::support::proxy::{Harm, Proxy, Weather};
@@ -46,11 +46,7 @@ async fn a_pool_without_a_free_connection_says_so_and_when_to_come_again() {
         async { tokio::join!(cluster.user(ask, json!({})), cluster.user(ask, json!({}))) },
         async {
             // Both connections wait for the lock.
-            let waits = "select count(*) from pg_stat_activity
-                          where datname = current_database() and wait_event_type = 'Lock'";
-            while number(&cluster.db, waits).await < 2 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            until_locked_out(&cluster.db, 2).await;
             let began = Instant::now();
             let refused = cluster.user("{ queueStatus { totalPending } }", json!({})).await;
             let took = began.elapsed();

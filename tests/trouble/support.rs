@@ -1,5 +1,7 @@
 //! What the tests of trouble have in common.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 
 use crate::support::app::Cluster;
@@ -95,4 +97,13 @@ pub async fn metric(cluster: &Cluster, name: &str) -> f64 {
         .filter(|l| l.starts_with(name))
         .map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
         .sum()
+}
+
+/// Until so many sessions wait for a lock.
+pub async fn until_locked_out(db: &PgPool, sessions: i64) {
+    let waiting = "select count(*) from pg_stat_activity
+                    where datname = current_database() and wait_event_type = 'Lock'";
+    while number(db, waiting).await < sessions {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
