@@ -65,6 +65,8 @@ numbers! {
     graphql_recursion_max: usize = 32 in 8..=256, "RUNLANE_GRAPHQL_RECURSION_MAX";
     /// How many directives a field of a GraphQL query may have.
     graphql_directives_max: usize = 10 in 1..=100, "RUNLANE_GRAPHQL_DIRECTIVES_MAX";
+    /// GraphQL documents that are kept parsed for when they are sent again: those of at most 4,096 bytes that were used last.
+    graphql_documents_kept: usize = 256 in 1..=100_000, "RUNLANE_GRAPHQL_DOCUMENTS_KEPT";
     /// The longest page of a list; a larger `first` is capped to it.
     page_max: i64 = 100 in 1..=100, "RUNLANE_PAGE_MAX";
     /// Up to here `totalCount` counts rows that no counter covers; beyond, it is null.

@@ -3,13 +3,9 @@
 //! The loaders live as long as one request: a longer life would mix what different people may see.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use async_graphql::Error;
-use async_graphql::async_trait::async_trait;
 use async_graphql::dataloader::{DataLoader, Loader};
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextPrepareRequest};
-use async_graphql::{Request, ServerResult};
 use uuid::Uuid;
 
 use crate::domain::dead_letter::DeadLetter;
@@ -18,32 +14,9 @@ use crate::domain::view;
 use crate::domain::waiting::Waiting;
 use crate::service::Service;
 
-/// Gives every request loaders of its own.
-pub(super) struct PerRequest(Service);
-
-impl PerRequest {
-    pub(super) const fn new(service: Service) -> Self {
-        Self(service)
-    }
-}
-
-impl ExtensionFactory for PerRequest {
-    fn create(&self) -> Arc<dyn Extension> {
-        Arc::new(Self(self.0.clone()))
-    }
-}
-
-#[async_trait]
-impl Extension for PerRequest {
-    async fn prepare_request(
-        &self,
-        ctx: &ExtensionContext<'_>,
-        request: Request,
-        next: NextPrepareRequest<'_>,
-    ) -> ServerResult<Request> {
-        let batches = DataLoader::new(Batches(self.0.clone()), tokio::spawn);
-        next.run(ctx, request.data(batches)).await
-    }
+/// The loaders of one request.
+pub(super) fn for_request(service: &Service) -> DataLoader<Batches> {
+    DataLoader::new(Batches(service.clone()), tokio::spawn)
 }
 
 /// Loads by the keys below.

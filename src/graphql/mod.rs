@@ -31,27 +31,46 @@ mod run;
 mod scalars;
 mod staleness;
 
-use async_graphql::{EmptySubscription, SchemaBuilder};
+use std::sync::Arc;
+
+use async_graphql::{Data, EmptySubscription, Executor, Request, Response, SchemaBuilder};
 use chrono::{DateTime, Utc};
+use futures_util::stream::BoxStream;
 
 use crate::config::Numbers;
+use crate::http::Completed;
 use crate::service::Service;
 
 /// The schema with everything that it needs to answer.
-pub type Schema = async_graphql::Schema<query::Query, mutation::Mutation, EmptySubscription>;
+#[derive(Clone)]
+pub struct Schema {
+    completed: Completed<query::Query, mutation::Mutation>,
+    service: Service,
+}
+
+impl Executor for Schema {
+    async fn execute(&self, request: Request) -> Response {
+        let request = request.data(loaders::for_request(&self.service));
+        self.completed.execute(request).await
+    }
+
+    fn execute_stream(&self, request: Request, data: Option<Arc<Data>>) -> BoxStream<'static, Response> {
+        let request = request.data(loaders::for_request(&self.service));
+        self.completed.execute_stream(request, data)
+    }
+}
 
 /// The schema over the services, with the limits of `numbers`.
 #[must_use]
 pub fn schema(service: Service, numbers: &Numbers) -> Schema {
-    types()
+    let schema = types()
         .limit_depth(numbers.graphql_depth_max)
         .limit_complexity(numbers.graphql_complexity_max)
         .limit_recursive_depth(numbers.graphql_recursion_max)
         .limit_directives(numbers.graphql_directives_max)
-        .extension(crate::http::Completion)
-        .extension(loaders::PerRequest::new(service.clone()))
-        .data(service)
-        .finish()
+        .data(service.clone())
+        .finish();
+    Schema { completed: schema.into(), service }
 }
 
 /// The schema as text, for people and generators.

@@ -5,59 +5,60 @@
 //! nearest thing above it that may be; and fields come in the order of the query. Typed clients rely on the former.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use async_graphql::async_trait::async_trait;
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery};
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
     ExecutableDocument, Field, FragmentDefinition, OperationType, Selection, SelectionSet,
 };
 use async_graphql::registry::{MetaType, MetaTypeName, Registry};
-use async_graphql::{Name, PathSegment, Positioned, Response, ServerError, ServerResult, Value, Variables};
+use async_graphql::{
+    Data, EmptySubscription, Executor, Name, ObjectType, PathSegment, Positioned, Request, Response, Schema,
+    ServerError, Value,
+};
+use futures_util::stream::BoxStream;
 
 use super::params;
 
-/// The extension: give it to the schema's builder.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Completion;
+/// A schema whose responses are completed. It is no extension of the schema: one that has any calls them for each field,
+/// which takes longer than most fields do.
+pub struct Completed<Q, M> {
+    schema: Schema<Q, M, EmptySubscription>,
+    /// The types of the schema, which keeps its own to itself.
+    types: Arc<Registry>,
+}
 
-impl ExtensionFactory for Completion {
-    fn create(&self) -> Arc<dyn Extension> {
-        Arc::new(OfRequest::default())
+impl<Q, M> Clone for Completed<Q, M> {
+    fn clone(&self) -> Self {
+        Self { schema: self.schema.clone(), types: Arc::clone(&self.types) }
     }
 }
 
-/// One request's document, kept from parsing until the response is there.
-#[derive(Default)]
-struct OfRequest(Mutex<Option<ExecutableDocument>>);
+impl<Q: ObjectType, M: ObjectType> From<Schema<Q, M, EmptySubscription>> for Completed<Q, M> {
+    fn from(schema: Schema<Q, M, EmptySubscription>) -> Self {
+        let mut types = Registry::default();
+        Q::create_type_info(&mut types);
+        M::create_type_info(&mut types);
+        types.query_type = Q::type_name().into_owned();
+        types.mutation_type = Some(M::type_name().into_owned());
+        Self { schema, types: Arc::new(types) }
+    }
+}
 
-#[async_trait]
-impl Extension for OfRequest {
-    async fn parse_query(
-        &self,
-        ctx: &ExtensionContext<'_>,
-        query: &str,
-        variables: &Variables,
-        next: NextParseQuery<'_>,
-    ) -> ServerResult<ExecutableDocument> {
-        let document = next.run(ctx, query, variables).await?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(document.clone());
-        Ok(document)
+impl<Q: ObjectType + 'static, M: ObjectType + 'static> Executor for Completed<Q, M> {
+    async fn execute(&self, mut request: Request) -> Response {
+        let document = match request.parsed_query() {
+            Ok(document) => document.clone(),
+            Err(error) => return Response::from_errors(vec![error]),
+        };
+        let operation_name = request.operation_name.clone();
+        let mut response = self.schema.execute(request).await;
+        complete(&self.types, &document, operation_name.as_deref(), &mut response);
+        response
     }
 
-    async fn execute(
-        &self,
-        ctx: &ExtensionContext<'_>,
-        operation_name: Option<&str>,
-        next: NextExecute<'_>,
-    ) -> Response {
-        let mut response = next.run(ctx, operation_name).await;
-        let document = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(document) = document {
-            complete(&ctx.schema_env.registry, &document, operation_name, &mut response);
-        }
-        response
+    fn execute_stream(&self, request: Request, data: Option<Arc<Data>>) -> BoxStream<'static, Response> {
+        Executor::execute_stream(&self.schema, request, data)
     }
 }
 

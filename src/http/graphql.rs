@@ -87,18 +87,17 @@ async fn run<E: Executor, P>(
     if params::nests_too_deep(&request.query) {
         return Ok(answer::request_error("the document nests too deep", media_type));
     }
-    let name = request.operation_name.clone();
-    let variables = request.variables.clone();
-    let document = match request.parsed_query() {
+    let document = match shared.documents.read(&request.query) {
         Ok(document) => document,
         Err(error) => return Ok(answer::request_errors(vec![params::readable(error)], media_type)),
     };
-    if let Some(operation) = params::operation(document, name.as_deref()) {
+    request.set_parsed_query(document.as_ref().clone());
+    if let Some(operation) = params::operation(&document, request.operation_name.as_deref()) {
         if !by_post && operation.ty == OperationType::Mutation {
             let message = "a mutation cannot be sent by GET: use POST";
             return Err(EdgeError::method_not_allowed("POST, OPTIONS", message));
         }
-        if let Some(variable) = params::missing_variable(operation, &variables) {
+        if let Some(variable) = params::missing_variable(operation, &request.variables) {
             let message = format!("variable `${variable}` must have a value: it is missing or null");
             return Ok(answer::request_error(message, media_type));
         }

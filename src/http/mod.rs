@@ -24,6 +24,7 @@ mod completion;
 mod console;
 mod contain;
 mod cors;
+mod documents;
 pub mod error;
 mod export;
 mod graphql;
@@ -33,7 +34,7 @@ mod params;
 mod probes;
 mod serve;
 
-pub use completion::Completion;
+pub use completion::Completed;
 pub use error::internal_error;
 pub use export::Exports;
 pub use probes::{DatabaseHealth, HealthReport, PoolHealth, Probes, Readiness};
@@ -52,6 +53,8 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// What a client is told to wait when nothing better is known.
     pub retry_after: Duration,
+    /// How many documents are kept parsed.
+    pub documents_kept: usize,
 }
 
 impl HttpOptions {
@@ -64,6 +67,7 @@ impl HttpOptions {
             body_max_bytes: config.numbers.http_body_max_bytes,
             request_timeout: Duration::from_millis(config.numbers.http_request_timeout_ms),
             retry_after: Duration::from_millis(config.numbers.http_retry_after_ms),
+            documents_kept: config.numbers.graphql_documents_kept,
         }
     }
 }
@@ -71,6 +75,7 @@ impl HttpOptions {
 /// What the handlers share.
 pub(crate) struct Shared<E, P> {
     pub(crate) executor: E,
+    documents: documents::Documents,
     pub(crate) authority: Arc<Authority>,
     pub(crate) probes: P,
     pub(crate) metrics: Arc<Registry>,
@@ -90,7 +95,8 @@ pub fn router<E: Executor, P: Probes>(
 ) -> Router {
     let cors = cors::layer(&options);
     let limits = contain::Limits { timeout: options.request_timeout, retry_after: options.retry_after };
-    let shared = Arc::new(Shared { executor, authority, probes, metrics, options });
+    let documents = documents::Documents::new(options.documents_kept);
+    let shared = Arc::new(Shared { executor, documents, authority, probes, metrics, options });
     let app = Router::new()
         .route("/graphql", any(graphql::handle::<E, P>))
         .route("/assets/{*path}", get(console::asset))

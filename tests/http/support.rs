@@ -13,7 +13,7 @@ use runlane::auth::Authority;
 use runlane::domain::clock::SystemClock;
 use runlane::domain::{RequestId, Requester, Role};
 use runlane::http::{
-    Completion, DatabaseHealth, HealthReport, HttpOptions, PoolHealth, Probes, Readiness, ShutdownOutcome,
+    Completed, DatabaseHealth, HealthReport, HttpOptions, PoolHealth, Probes, Readiness, ShutdownOutcome,
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -166,6 +166,7 @@ pub fn options() -> HttpOptions {
         body_max_bytes: 100_000,
         request_timeout: Duration::from_secs(60),
         retry_after: Duration::from_millis(1500),
+        documents_kept: 2,
     }
 }
 
@@ -190,10 +191,7 @@ impl Server {
             }),
             readiness: Mutex::new(Readiness::Ready),
         });
-        let schema = Schema::build(Query, Mutation, EmptySubscription)
-            .extension(Completion)
-            .data(stage.clone())
-            .finish();
+        let schema = Schema::build(Query, Mutation, EmptySubscription).data(stage.clone()).finish();
         let secret = "a test secret of at least thirty-two bytes".to_owned().into();
         let authority =
             Arc::new(Authority::new(&secret, "runlane", "runlane", Arc::new(SystemClock)).unwrap());
@@ -202,7 +200,7 @@ impl Server {
         counter.inc_by(3);
         registry.register("toys", "Toys made", counter);
         let router = runlane::http::router(
-            schema,
+            Completed::from(schema),
             authority.clone(),
             StageProbes(stage.clone()),
             Arc::new(registry),
