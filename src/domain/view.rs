@@ -119,16 +119,12 @@ pub struct Run {
     pub batch_id: Uuid,
     /// What it evaluates.
     pub definition_id: Uuid,
-    /// The definition's content when the run was started.
-    pub definition_snapshot: Value,
     /// For people.
     pub name: Option<String>,
     /// An id of the client's own.
     pub experiment_id: Option<String>,
     /// `provider/name`, in the order given.
     pub models: Vec<String>,
-    /// What every probe is called with.
-    pub params: Value,
     /// Where it stands.
     pub status: RunStatus,
     /// 0 to 100, higher first.
@@ -161,6 +157,15 @@ pub struct Run {
     pub guards: RunGuards,
     /// Its probes by model, in the order of [`Run::models`].
     pub progress_by_model: Vec<ModelProgress>,
+}
+
+/// What a run evaluates, and how. It never changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunContent {
+    /// The definition's content when the run was started.
+    pub definition_snapshot: Value,
+    /// What every probe is called with.
+    pub params: Value,
 }
 
 impl Run {

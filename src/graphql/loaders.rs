@@ -42,6 +42,10 @@ pub(super) struct DeadLettersOf(pub(super) i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct WaitingOf(pub(super) i64);
 
+/// What a run evaluates, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ContentOf(pub(super) Uuid);
+
 /// How fast a run moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PaceOf(pub(super) Uuid);
@@ -108,6 +112,16 @@ impl Loader<WaitingOf> for Batches {
         let jobs: Vec<i64> = keys.iter().map(|k| k.0).collect();
         let found = self.0.waiting_reasons(&jobs).await?;
         Ok(found.into_iter().map(|(job, reason)| (WaitingOf(job), reason)).collect())
+    }
+}
+
+impl Loader<ContentOf> for Batches {
+    type Value = view::RunContent;
+    type Error = Error;
+    async fn load(&self, keys: &[ContentOf]) -> Result<HashMap<ContentOf, Self::Value>, Error> {
+        let runs: Vec<Uuid> = keys.iter().map(|k| k.0).collect();
+        let found = self.0.run_contents(&runs).await?;
+        Ok(found.into_iter().map(|(run, content)| (ContentOf(run), content)).collect())
     }
 }
 

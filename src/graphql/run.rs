@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_graphql::{ComplexObject, Context, ID, Json, Object, Result, SimpleObject};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::analysis::Analysis;
 use super::arguments::{list_cost, page_request};
@@ -15,7 +16,7 @@ use super::enums::{RunPriority, RunStatus};
 use super::filters::{self, JobFilter};
 use super::history::{HistoryEntry, history_of};
 use super::job::{Job, TaskResult};
-use super::loaders::{AnalysesOf, DefinitionId, PaceOf, RecentTasksOf, StalenessOf};
+use super::loaders::{AnalysesOf, ContentOf, DefinitionId, PaceOf, RecentTasksOf, StalenessOf};
 use super::money::{FailureGuard, RunBudget};
 use super::results::Transcript;
 use super::scalars::Money;
@@ -28,9 +29,15 @@ use crate::service;
 #[derive(Clone)]
 pub(super) struct Run(Arc<view::Run>);
 
+impl From<Arc<view::Run>> for Run {
+    fn from(run: Arc<view::Run>) -> Self {
+        Self(run)
+    }
+}
+
 impl From<view::Run> for Run {
     fn from(run: view::Run) -> Self {
-        Self(Arc::new(run))
+        Arc::new(run).into()
     }
 }
 
@@ -69,8 +76,8 @@ impl Run {
     }
 
     /// The definition's content when the run was started.
-    async fn definition_snapshot(&self) -> Json<Value> {
-        Json(self.0.definition_snapshot.clone())
+    async fn definition_snapshot(&self, ctx: &Context<'_>) -> Result<Json<Value>> {
+        Ok(Json(content(ctx, self.0.id).await?.definition_snapshot))
     }
 
     /// The id of your own that `startRun` was given.
@@ -84,8 +91,8 @@ impl Run {
     }
 
     /// What every probe is called with.
-    async fn params(&self) -> Json<Value> {
-        Json(self.0.params.clone())
+    async fn params(&self, ctx: &Context<'_>) -> Result<Json<Value>> {
+        Ok(Json(content(ctx, self.0.id).await?.params))
     }
 
     /// Where it stands.
@@ -265,6 +272,13 @@ impl Run {
     async fn revision(&self) -> String {
         self.0.revision.to_string()
     }
+}
+
+/// What a run evaluates, and how. One that was deleted since it was read may be gone.
+async fn content(ctx: &Context<'_>, run: Uuid) -> Result<view::RunContent> {
+    let found = ctx.batches()?.load_one(ContentOf(run)).await?;
+    let gone = || service::Error::NotFound { what: service::Entity::Run, id: run.to_string() };
+    Ok(found.ok_or_else(gone)?)
 }
 
 /// Probes by status: pending + active + completed + failed + cancelled = total, at any instant.

@@ -1,5 +1,7 @@
 //! What people do to runs and jobs that exist.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::access::{not_found, parse_id, require_writer};
@@ -78,7 +80,7 @@ impl Service {
     ///
     /// # Errors
     /// FORBIDDEN, NOT_FOUND, VALIDATION_ERROR for a model that the run does not have.
-    pub async fn release_lane(&self, requester: &Requester, id: &str, model: &str) -> Result<Run> {
+    pub async fn release_lane(&self, requester: &Requester, id: &str, model: &str) -> Result<Arc<Run>> {
         require_writer(requester)?;
         let run_id: Uuid = parse_id(Entity::Run, id)?;
         let (who, asked) = (requester.clone(), id.to_owned());

@@ -1,5 +1,7 @@
 //! Deleting runs and definitions: hidden at once, gone for good later.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -46,7 +48,7 @@ impl Service {
     ///
     /// # Errors
     /// FORBIDDEN, NOT_FOUND.
-    pub async fn restore_run(&self, requester: &Requester, id: &str) -> Result<Run> {
+    pub async fn restore_run(&self, requester: &Requester, id: &str) -> Result<Arc<Run>> {
         require_admin(requester)?;
         let run: Uuid = parse_id(Entity::Run, id)?;
         let restored = self.store.acting_for(requester).restore_run(run).await.map_err(|e| self.failed(e))?;

@@ -22,12 +22,15 @@ mod runs;
 mod spend;
 mod staleness;
 mod start;
+mod together;
 mod waiting;
 
+use std::borrow::Borrow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
+use uuid::Uuid;
 
 pub use deletion::Deletion;
 pub use error::{Entity, Error, Result};
@@ -36,9 +39,14 @@ pub use export::ExportRows;
 pub use lanes::LaneAndWhy;
 pub use start::Started;
 
+use self::together::Together;
 use crate::config::Config;
+use crate::domain::view::Run;
 use crate::domain::{Limits, sampling};
 use crate::store::{self, Store};
+
+/// How long a read may wait for others to be answered, so as to go with the next.
+const TOGETHER_WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// Everything that people can ask for. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,6 +54,8 @@ pub struct Service {
     store: Store,
     config: Arc<Config>,
     limits: Limits,
+    /// Runs that many people look at at once.
+    runs_together: Together<Uuid, Arc<Run>>,
     /// Where seeds come from that a request leaves out.
     rng: Arc<Mutex<ChaCha20Rng>>,
 }
@@ -55,7 +65,14 @@ impl Service {
     #[must_use]
     pub fn new(store: Store, config: Arc<Config>, rng: ChaCha20Rng) -> Self {
         let limits = config.numbers.limits();
-        Self { store, config, limits, rng: Arc::new(Mutex::new(rng)) }
+        let runs_together = Together::new(TOGETHER_WAIT_MAX, {
+            let store = store.clone();
+            move |ids: Vec<Uuid>| {
+                let store = store.clone();
+                async move { Ok(store.runs_by_id(&ids).await?.into_iter().map(|r| (r.id, Arc::new(r))).collect()) }
+            }
+        });
+        Self { store, config, limits, runs_together, rng: Arc::new(Mutex::new(rng)) }
     }
 
     /// How large what people send may be.
@@ -70,10 +87,11 @@ impl Service {
     }
 
     /// What a failure of the database means for the caller.
-    fn failed(&self, error: store::Error) -> Error {
+    fn failed(&self, error: impl Borrow<store::Error>) -> Error {
+        let error = error.borrow();
         match error.public() {
-            Some(why) => self.unavailable(why.to_owned(), &error),
-            None => Error::internal(&error),
+            Some(why) => self.unavailable(why.to_owned(), error),
+            None => Error::internal(error),
         }
     }
 

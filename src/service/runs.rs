@@ -1,13 +1,14 @@
 //! Runs as people see them. What takes a [`Run`] trusts that its caller was shown it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::{Result, Service};
 use crate::domain::filter::{JobFilter, RunFilter};
 use crate::domain::page::{Page, PageRequest};
-use crate::domain::view::{Analysis, Job, Pace, Run, Scenario, TaskResult, Transcript};
+use crate::domain::view::{Analysis, Job, Pace, Run, RunContent, Scenario, TaskResult, Transcript};
 use crate::domain::{Requester, Role};
 
 impl Service {
@@ -15,9 +16,9 @@ impl Service {
     ///
     /// # Errors
     /// Only failures of the server.
-    pub async fn run(&self, requester: &Requester, id: &str) -> Result<Option<Run>> {
+    pub async fn run(&self, requester: &Requester, id: &str) -> Result<Option<Arc<Run>>> {
         let Ok(id) = id.parse::<Uuid>() else { return Ok(None) };
-        let run = self.store.run(id).await.map_err(|e| self.failed(e))?;
+        let run = self.runs_together.get(id).await.map_err(|e| self.failed(e))?;
         Ok(run.filter(|run| requester.may_see(&run.created_by)))
     }
 
@@ -34,6 +35,14 @@ impl Service {
         let filter = visible(requester, filter);
         let count_max = self.config.numbers.count_max;
         self.store.runs(&filter, page, count_max).await.map_err(|e| self.failed(e))
+    }
+
+    /// What each of these runs evaluates, and how.
+    ///
+    /// # Errors
+    /// Only failures of the server.
+    pub async fn run_contents(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunContent>> {
+        self.store.run_contents(runs).await.map_err(|e| self.failed(e))
     }
 
     /// The scenarios that a run took, by key.

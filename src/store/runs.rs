@@ -1,5 +1,7 @@
 //! Runs, each read with its lanes in one statement: a revision is never newer than the status beside it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde_json::Value;
@@ -12,11 +14,11 @@ use crate::domain::filter::RunFilter;
 use crate::domain::guard::{Budget, FailureGuard, Halt, RunGuards};
 use crate::domain::page::{Page, PageRequest};
 use crate::domain::prices::ModelCost;
-use crate::domain::view::{Counts, ModelProgress, Run};
+use crate::domain::view::{Counts, ModelProgress, Run, RunContent};
 
 /// What follows the common table expression `page (id)`. Lanes are sorted once for all of their lists.
 const SELECT: &str = "
-select r.id, r.seq, r.batch_id, r.definition_id, r.definition_snapshot, r.name, r.experiment_id, r.models, r.params,
+select r.id, r.seq, r.batch_id, r.definition_id, r.name, r.experiment_id, r.models,
        r.status::text as status, r.priority, r.max_concurrency, r.sample_percentage, r.sample_seed,
        r.sample_algorithm, r.metadata, r.created_by, r.created_at, r.started_at, r.completed_at,
        greatest(r.updated_at, lanes.updated_at) as updated_at,
@@ -51,11 +53,9 @@ struct RunRow {
     seq: i64,
     batch_id: Uuid,
     definition_id: Uuid,
-    definition_snapshot: Value,
     name: Option<String>,
     experiment_id: Option<String>,
     models: Vec<String>,
-    params: Value,
     status: String,
     priority: i16,
     max_concurrency: Option<i32>,
@@ -153,11 +153,9 @@ impl TryFrom<RunRow> for Run {
             seq: row.seq,
             batch_id: row.batch_id,
             definition_id: row.definition_id,
-            definition_snapshot: row.definition_snapshot,
             name: row.name,
             experiment_id: row.experiment_id,
             models: row.models,
-            params: row.params,
             priority: row.priority,
             max_concurrency: row.max_concurrency,
             sample_percentage: row.sample_percentage,
@@ -181,10 +179,30 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn run(&self, id: Uuid) -> Result<Option<Run>> {
-        let mut query = QueryBuilder::new("with page as (select ");
-        query.push_bind(id).push("::uuid as id)").push(SELECT);
-        let row: Option<RunRow> = query.build_query_as().fetch_optional(&self.pool).await?;
-        row.map(Run::try_from).transpose()
+        Ok(self.runs_by_id(&[id]).await?.pop())
+    }
+
+    /// Those of these runs that there are; each id once.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn runs_by_id(&self, ids: &[Uuid]) -> Result<Vec<Run>> {
+        let mut query = QueryBuilder::new("with page as (select unnest(");
+        query.push_bind(ids).push("::uuid[]) as id)").push(SELECT);
+        let rows: Vec<RunRow> = query.build_query_as().fetch_all(&self.pool).await?;
+        rows.into_iter().map(Run::try_from).collect()
+    }
+
+    /// What each of these runs evaluates, and how.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn run_contents(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, RunContent>> {
+        let rows = sqlx::query!("select id, definition_snapshot, params from run where id = any($1)", ids)
+            .fetch_all(&self.pool)
+            .await?;
+        let content = |definition_snapshot, params| RunContent { definition_snapshot, params };
+        Ok(rows.into_iter().map(|r| (r.id, content(r.definition_snapshot, r.params))).collect())
     }
 
     /// A page of runs, newest first; the total is counted up to `count_max`.
