@@ -159,15 +159,6 @@ pub struct Run {
     pub progress_by_model: Vec<ModelProgress>,
 }
 
-/// What a run evaluates, and how. It never changes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunContent {
-    /// The definition's content when the run was started.
-    pub definition_snapshot: Value,
-    /// What every probe is called with.
-    pub params: Value,
-}
-
 impl Run {
     /// Its probes by state.
     #[must_use]
@@ -182,6 +173,15 @@ impl Listed for Run {
     fn key(&self) -> i64 {
         self.seq
     }
+}
+
+/// What a run evaluates, and how. It never changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunContent {
+    /// The definition's content when the run was started.
+    pub definition_snapshot: Value,
+    /// What every probe is called with.
+    pub params: Value,
 }
 
 /// The probes of one model of a run.

@@ -1,9 +1,8 @@
 //! What the tests of trouble have in common.
 
-use std::time::Duration;
-
 use sqlx::PgPool;
 
+use crate::queue::support::until_sql;
 use crate::support::app::Cluster;
 use crate::support::proxy::{Harm, Point, Strike};
 
@@ -101,9 +100,9 @@ pub async fn metric(cluster: &Cluster, name: &str) -> f64 {
 
 /// Until so many sessions wait for a lock.
 pub async fn until_locked_out(db: &PgPool, sessions: i64) {
-    let waiting = "select count(*) from pg_stat_activity
-                    where datname = current_database() and wait_event_type = 'Lock'";
-    while number(db, waiting).await < sessions {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let waiting = format!(
+        "select count(*) >= {sessions} from pg_stat_activity
+          where datname = current_database() and wait_event_type = 'Lock'"
+    );
+    until_sql(db, "locked out", &waiting).await;
 }
