@@ -202,6 +202,8 @@ begin
            set job_id = f.id, cached_from = coalesce(a.cached_from, a.computed_at), computed_at = v_now
           from fenced f
          where a.run_id = f.run_id and a.kind = f.kind and f.state = 'completed' and p_result[f.at] = '{"unchanged": true}'
+           -- Without it, all analyses would be read.
+           and a.run_id = any (array(select u.run_id from fenced u where u.kind <> 'probe:scenario'))
     )
     select array_agg((e.lane_id, e.run_id, e.is_guarded, e.claim_id, e.state, e.error_code, e.reason, e.jobs, e.n,
                       e.cost_usd)::ended_alike)

@@ -9,6 +9,8 @@ returns table (
 -- Planning takes longer than running it does.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+-- Off in claim_jobs(): all runs would be read to be merged with these lanes.
+set enable_nestloop = on
 as $$
 begin
     return query

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::TestDatabase;
 
 /// PostgreSQL considers a generic plan from the sixth execution of a prepared statement on.
-const EXECUTIONS: i64 = 8;
+pub(super) const EXECUTIONS: i64 = 8;
 
 /// What was scanned so far: by sequential scans of a table, and by scans of an index.
 struct Scanned {

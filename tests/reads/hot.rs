@@ -7,13 +7,15 @@ use std::time::Duration;
 use runlane::domain::filter::JobFilter;
 use runlane::domain::job::Claim;
 use runlane::domain::page::PageRequest;
-use runlane::domain::work::AttemptEnd;
+use runlane::domain::work::{AttemptEnd, AttemptResult};
 use runlane::domain::{AttemptOutcome, JobKind, JobState, ids};
 use runlane::store::{Contexts, NewNode, Store};
+use serde_json::json;
+use serde_json::value::RawValue;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::explain::uses;
+use super::explain::{EXECUTIONS, uses};
 use crate::support::direct::end;
 
 /// Jobs of one claim.
@@ -103,6 +105,7 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
         .execute(pool)
         .await
         .unwrap();
+    first_claims(pool, store, node.id).await;
     // One that ends alone looks at its run: whether it has seen all there is.
     uses("ends of analyses", pool, "job_identity", ENTRIES_MAX, || async {
         sqlx::query("select start_analysis($1, 'analyze:basic')").bind(run).execute(pool).await.unwrap();
@@ -110,6 +113,59 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
         let ends = [end(brought.claims()[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed)];
         let taken_in = [brought.taken_in.unwrap()];
         assert_eq!(store.end_attempts_in(node.id, &ends, Some(&taken_in), i32::MAX).await.unwrap().len(), 1);
+    })
+    .await;
+    confirmed_analyses(pool, store, node.id, run).await;
+}
+
+/// From a lane that nobody has claimed from: its run comes with it.
+async fn first_claims(pool: &PgPool, store: &Store, node: Uuid) {
+    // Of a higher priority than what waits otherwise, so that each claim takes one of these.
+    let jobs = sqlx::query(
+        "with fresh as (
+            insert into job (lane_id, scenario_id, run_at, is_fresh)
+            select l.id, (select min(s.id) from scenario s), now(), true
+              from lane l
+             where l.is_live and l.position = 0 and l.total = 1 and l.kind = 'probe:scenario'
+             order by l.id limit $1
+            returning id, lane_id
+         )
+         update lane l
+            set priority = 9, fresh = 1, fresh_after = f.id - 1, fresh_until = f.id, fresh_at = now()
+           from fresh f where l.id = f.lane_id",
+    )
+    .bind(EXECUTIONS)
+    .execute(pool)
+    .await
+    .unwrap();
+    assert_eq!(i64::try_from(jobs.rows_affected()), Ok(EXECUTIONS));
+    // What a claim calls may have been planned for somebody else on this connection, with other settings.
+    sqlx::query("discard plans").execute(pool).await.unwrap();
+    uses("first claims", pool, "run_pkey", ENTRIES_MAX, || async {
+        let brought = store.claim_jobs(node, &[(JobKind::ProbeScenario, 1)]).await.unwrap();
+        assert_eq!((brought.first.len(), brought.shared.len()), (1, 1));
+    })
+    .await;
+}
+
+/// Of an analysis that found nothing new, its stored result is marked.
+async fn confirmed_analyses(pool: &PgPool, store: &Store, node: Uuid, run: Uuid) {
+    sqlx::query(
+        "insert into analysis (run_id, kind, job_id, result, coverage, warnings, computed_at)
+         select r.id, 'analyze:basic', 0, '{}', '{}', '{}', now() from run r where r.id <> $1",
+    )
+    .bind(run)
+    .execute(pool)
+    .await
+    .unwrap();
+    uses("ends of analyses that found nothing new", pool, "analysis_pkey", ENTRIES_MAX, || async {
+        sqlx::query("select start_analysis($1, 'analyze:basic')").bind(run).execute(pool).await.unwrap();
+        let brought = store.claim_jobs(node, &[(JobKind::AnalyzeBasic, 1)]).await.unwrap();
+        let mut found = end(brought.claims()[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed);
+        let unchanged = RawValue::from_string(json!({ "unchanged": true }).to_string()).unwrap();
+        found.result = Some(AttemptResult::Analysis(unchanged));
+        let taken_in = [brought.taken_in.unwrap()];
+        assert_eq!(store.end_attempts_in(node, &[found], Some(&taken_in), i32::MAX).await.unwrap().len(), 1);
     })
     .await;
 }
