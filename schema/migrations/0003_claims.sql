@@ -214,7 +214,7 @@ begin
         v_unfilled := array(
             select s.kind from unnest(p_kinds, p_slots) as s (kind, slots)
              where s.slots > (select coalesce(sum(c.n), 0) from unnest(v_lanes, v_counts) as c (id, n)
-                                join lane l on l.id = c.id and l.kind = s.kind));
+                                join lane l on l.id = c.id and l.id = any (v_lanes) and l.kind = s.kind));
         if v_lanes is null then
             look_after_ms := least(next_due_ms(p_kinds, v_now), v_opens_ms);
             return next;

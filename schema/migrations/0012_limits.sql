@@ -177,7 +177,10 @@ $$;
 
 -- Takes what these claims are expected to use from the limits, which the caller has locked.
 create function charge_limits(p_limits bigint[], p_lanes bigint[], p_counts bigint[], p_now timestamptz)
-returns void language plpgsql as $$
+returns void language plpgsql
+-- Off in claim_jobs(): all lanes would be read to be joined with these.
+set enable_nestloop = on
+as $$
 begin
     if coalesce(p_limits, '{}') = '{}' or p_lanes is null then
         return;

@@ -120,7 +120,8 @@ declare
 begin
     for v_run in
         select r.* from run r
-         where r.id in (select l.run_id from lane l where l.id = any (p_lanes) and l.is_guarded) and r.status = 'RUNNING'
+         -- An array, not a join: where nested loops are off (end_attempts()), that would read all runs.
+         where r.id = any (array(select l.run_id from lane l where l.id = any (p_lanes) and l.is_guarded)) and r.status = 'RUNNING'
          order by r.id
            for update
     loop

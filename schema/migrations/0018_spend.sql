@@ -78,7 +78,10 @@ create function spend_holds(p_remains numeric, p_lane lane) returns boolean lang
 $$;
 
 -- Locks the limits, which is what makes claims of several nodes share them, and returns the lanes whose jobs must wait.
-create function lock_spend_limits(p_now timestamptz) returns bigint[] language plpgsql as $$
+create function lock_spend_limits(p_now timestamptz) returns bigint[] language plpgsql
+-- Off in claim_jobs(): all runs would be read to be joined with the live lanes.
+set enable_nestloop = on
+as $$
 begin
     perform from spend_limit s order by s.scope, s.key, s.period for update;
     return array(
@@ -92,7 +95,10 @@ end
 $$;
 
 -- How many of these jobs of these lanes fit into what is left, lane by lane. The caller has locked the limits.
-create function within_spend_limits(p_lanes bigint[], p_counts int[], p_now timestamptz) returns int[] language plpgsql as $$
+create function within_spend_limits(p_lanes bigint[], p_counts int[], p_now timestamptz) returns int[] language plpgsql
+-- See lock_spend_limits.
+set enable_nestloop = on
+as $$
 declare
     v_rooms   text[];
     v_keys    text[];

@@ -3,7 +3,10 @@
 -- Counts the jobs whose attempts have just ended by a crash while alone, and holds the lanes in which so many crash in
 -- the same way that the fault is hardly theirs. Whoever calls holds the lanes' locks and has recorded the attempts.
 create function hold_crashing_lanes(p_job bigint[], p_number int[], p_alone boolean[], p_hold_jobs int)
-returns void language sql as $$
+returns void language sql
+-- Off in end_attempts(): all jobs would be read to be merged with these.
+set enable_nestloop = on
+as $$
     with crashed as (
         insert into lane_crash (lane_id, fingerprint, job_id)
         select j.lane_id, a.fingerprint, j.id

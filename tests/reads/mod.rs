@@ -5,6 +5,7 @@ mod explain;
 mod graphql;
 mod hot;
 mod loading;
+mod ruled;
 
 use secrecy::SecretString;
 use sqlx::postgres::PgPool;
