@@ -177,10 +177,7 @@ $$;
 
 -- Takes what these claims are expected to use from the limits, which the caller has locked.
 create function charge_limits(p_limits bigint[], p_lanes bigint[], p_counts bigint[], p_now timestamptz)
-returns void language plpgsql
--- Off in claim_jobs(): all lanes would be read to be joined with these.
-set enable_nestloop = on
-as $$
+returns void language plpgsql as $$
 begin
     if coalesce(p_limits, '{}') = '{}' or p_lanes is null then
         return;
@@ -188,7 +185,7 @@ begin
     with taken as materialized (
         select r.id, sum(c.n * l.requests) as requests, sum(c.n * l.tokens) as tokens
           from unnest(p_lanes, p_counts) as c (id, n)
-          join lane l on l.id = c.id
+          join lane l on l.id = c.id and l.id = any (p_lanes)
           join rate_limit r on r.id = any (p_limits) and r.name in (l.model, provider_of(l.model))
          where num_nonnulls(r.requests_per_minute, r.tokens_per_minute) > 0
          group by r.id

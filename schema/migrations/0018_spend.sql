@@ -49,6 +49,12 @@ language sql immutable as $$
       from (select date_trunc(lower(p_period), p_at at time zone 'UTC') as start) as p
 $$;
 
+-- The runs of which anything waits or runs. Who joins them by their lanes asks for them by this array too: joined alone, all
+-- runs might be read to be merged with the lanes.
+create function live_runs() returns uuid[] language sql stable as $$
+    select array(select distinct l.run_id from lane l where l.is_live and l.id >= (select m.live_from from live_mark m))
+$$;
+
 -- What was spent of an account in the period of a moment, and what is set aside for what runs.
 create function spend_of(p_scope text, p_key text, p_period text, p_at timestamptz,
                          out spent numeric, out reserved numeric, out from_at timestamptz, out until_at timestamptz)
@@ -56,7 +62,8 @@ language sql stable as $$
     select (select coalesce(sum(d.usd), 0) from spend_day d
              where d.day >= (p.from_at at time zone 'UTC')::date and d.day < (p.until_at at time zone 'UTC')::date
                and spend_covers(p_scope, p_key, d.owner, nullif(d.group_name, ''))),
-           (select coalesce(sum(l.active * job_reserve(l)), 0) from lane l join run r on r.id = l.run_id
+           (select coalesce(sum(l.active * job_reserve(l)), 0)
+              from lane l join run r on r.id = l.run_id and r.id = any ((select live_runs())::uuid[])
              where l.is_live and l.id >= (select m.live_from from live_mark m)
                and l.kind = 'probe:scenario' and l.active > 0
                and spend_covers(p_scope, p_key, r.created_by, r.created_group)),
@@ -78,15 +85,12 @@ create function spend_holds(p_remains numeric, p_lane lane) returns boolean lang
 $$;
 
 -- Locks the limits, which is what makes claims of several nodes share them, and returns the lanes whose jobs must wait.
-create function lock_spend_limits(p_now timestamptz) returns bigint[] language plpgsql
--- Off in claim_jobs(): all runs would be read to be joined with the live lanes.
-set enable_nestloop = on
-as $$
+create function lock_spend_limits(p_now timestamptz) returns bigint[] language plpgsql as $$
 begin
     perform from spend_limit s order by s.scope, s.key, s.period for update;
     return array(
         with room as materialized (select * from spend_rooms(p_now))
-        select l.id from lane l join run r on r.id = l.run_id
+        select l.id from lane l join run r on r.id = l.run_id and r.id = any ((select live_runs())::uuid[])
          where l.is_live and l.id >= (select m.live_from from live_mark m)
            and l.kind = 'probe:scenario' and l.is_open and not l.is_paused and l.pending > 0
            and exists (select from room m where spend_covers(m.scope, m.key, r.created_by, r.created_group)
@@ -95,10 +99,7 @@ end
 $$;
 
 -- How many of these jobs of these lanes fit into what is left, lane by lane. The caller has locked the limits.
-create function within_spend_limits(p_lanes bigint[], p_counts int[], p_now timestamptz) returns int[] language plpgsql
--- See lock_spend_limits.
-set enable_nestloop = on
-as $$
+create function within_spend_limits(p_lanes bigint[], p_counts int[], p_now timestamptz) returns int[] language plpgsql as $$
 declare
     v_rooms   text[];
     v_keys    text[];
@@ -112,8 +113,8 @@ begin
     for v_lane in
         select c.place, r.created_by, r.created_group, job_reserve(l) as reserve
           from unnest(p_lanes) with ordinality as c (id, place)
-          join lane l on l.id = c.id and l.kind = 'probe:scenario'
-          join run r on r.id = l.run_id
+          join lane l on l.id = c.id and l.id = any (p_lanes) and l.kind = 'probe:scenario'
+          join run r on r.id = l.run_id and r.id = any (array(select o.run_id from lane o where o.id = any (p_lanes)))
          where job_reserve(l) > 0
          order by c.place
     loop

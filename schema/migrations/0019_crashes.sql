@@ -3,16 +3,14 @@
 -- Counts the jobs whose attempts have just ended by a crash while alone, and holds the lanes in which so many crash in
 -- the same way that the fault is hardly theirs. Whoever calls holds the lanes' locks and has recorded the attempts.
 create function hold_crashing_lanes(p_job bigint[], p_number int[], p_alone boolean[], p_hold_jobs int)
-returns void language sql
--- Off in end_attempts(): all jobs would be read to be merged with these.
-set enable_nestloop = on
-as $$
+returns void language sql as $$
     with crashed as (
         insert into lane_crash (lane_id, fingerprint, job_id)
         select j.lane_id, a.fingerprint, j.id
           from unnest(p_job, p_number, p_alone) as i (id, number, alone)
-          join past_attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null
-          join job j on j.id = i.id
+          -- Also by arrays of keys: joined alone, all jobs and attempts might be read to be merged with these.
+          join past_attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null and a.job_id = any (p_job)
+          join job j on j.id = i.id and j.id = any (p_job)
          where i.alone
         on conflict do nothing
         returning lane_id, fingerprint
@@ -33,5 +31,6 @@ as $$
            hold_reason = c.n || ' of its jobs crash their worker in the same way: ' || c.fingerprint,
            version = l.version + 1, updated_at = clock_timestamp()
       from crowd c
-     where l.id = c.lane_id and l.kind = 'probe:scenario' and l.is_open and l.held_at is null
+     where l.id = c.lane_id and l.id = any (array(select f.lane_id from fresh f))
+       and l.kind = 'probe:scenario' and l.is_open and l.held_at is null
 $$;

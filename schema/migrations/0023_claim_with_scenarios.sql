@@ -9,14 +9,14 @@ returns table (
 -- Planning takes longer than running it does.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
--- Off in claim_jobs(): all runs would be read to be merged with these lanes.
-set enable_nestloop = on
 as $$
 begin
     return query
     select l.id, l.run_id, l.kind, l.model, l.pricing, r.batch_id, r.request_id, r.definition_snapshot, r.params, r.sample_seed
       from lane l
+      -- Also by an array: joined alone, all runs might be read to be merged with these lanes.
       left join run r on r.id = l.run_id and r.id <> all (p_known_runs)
+                     and r.id = any (array(select o.run_id from lane o where o.id = any (p_lanes)))
                      and l.id = any (array(select min(f.id) from lane f where f.id = any (p_lanes) group by f.run_id))
      where l.id = any (p_lanes);
 end
