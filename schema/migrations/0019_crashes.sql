@@ -4,14 +4,16 @@
 -- the same way that the fault is hardly theirs. Whoever calls holds the lanes' locks and has recorded the attempts.
 create function hold_crashing_lanes(p_job bigint[], p_number int[], p_alone boolean[], p_hold_jobs int)
 returns void language sql as $$
-    with crashed as (
+    with alone as materialized (
+        select i.id, i.number from unnest(p_job, p_number, p_alone) as i (id, number, alone) where i.alone
+    ), crashed as (
         insert into lane_crash (lane_id, fingerprint, job_id)
         select j.lane_id, a.fingerprint, j.id
-          from unnest(p_job, p_number, p_alone) as i (id, number, alone)
+          from alone i
           -- Also by arrays of keys: joined alone, all jobs and attempts might be read to be merged with these.
-          join past_attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null and a.job_id = any (p_job)
-          join job j on j.id = i.id and j.id = any (p_job)
-         where i.alone
+          join past_attempt a on a.job_id = i.id and a.number = i.number and a.fingerprint is not null
+                             and a.job_id = any (array(select x.id from alone x))
+          join job j on j.id = i.id and j.id = any (array(select x.id from alone x))
         on conflict do nothing
         returning lane_id, fingerprint
     ), fresh as (
