@@ -78,6 +78,8 @@ alter table run
     add column resumed_at timestamptz,
     -- What the definition says about staleness: read for every live lane, so not from the whole snapshot each time.
     add column lifecycle jsonb generated always as (definition_snapshot -> 'lifecycle') stored;
+-- Runs are kept for ever, and few of them are under way.
+create index run_under_way on run (id) where status in ('PENDING', 'RUNNING', 'PAUSED');
 -- The jobs of a lane that wait for another attempt, longest first.
 create index waiting_job_retrying on waiting_job (lane_id, waits_since, job_id) where waits_since is not null;
 

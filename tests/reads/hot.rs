@@ -116,6 +116,7 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     })
     .await;
     confirmed_analyses(pool, store, node.id, run).await;
+    super::ruled::sweeps(pool, store, node.id).await;
     super::ruled::moves(pool, store, node.id).await;
 }
 

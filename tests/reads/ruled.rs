@@ -1,13 +1,15 @@
 //! Claims and ends read no more because there is a rule to be kept: a limit on a provider, a limit on spending, a guard of
-//! the run, a count of crashes.
+//! the run, a count of crashes. And the looks for what takes too long read what is under way only.
 
 use std::sync::Mutex;
 
 use runlane::domain::crash::{Cause, Fingerprint};
 use runlane::domain::job::Claim;
+use runlane::domain::leader::Duty;
+use runlane::domain::staleness::{Action, Stage, Threshold};
 use runlane::domain::work::AttemptEnd;
 use runlane::domain::{AttemptOutcome, JobKind};
-use runlane::store::Store;
+use runlane::store::{Store, Sweep};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -46,6 +48,40 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, node: Uuid) {
         })
         .await;
     }
+}
+
+/// The looks for what takes too long, each minute: of the runs, only those that are under way.
+pub(super) async fn sweeps(pool: &PgPool, store: &Store, node: Uuid) {
+    let leadership = store.take_leadership(Duty::Staleness, node).await.unwrap().unwrap();
+    let threshold = |stage, kind| Threshold {
+        stage,
+        kind,
+        threshold_ms: 86_400_000,
+        warn_percent: 80,
+        action: Action::Report,
+    };
+    let probes = Some(JobKind::ProbeScenario);
+    let thresholds = [
+        threshold(Stage::Waiting, probes),
+        threshold(Stage::WaitingForRetry, probes),
+        threshold(Stage::InProcess, probes),
+        threshold(Stage::Run, None),
+    ];
+    store.set_staleness_thresholds(Some(leadership.term()), &thresholds).await.unwrap();
+    for (sweep, index) in [
+        (Sweep::Waiting, "lane_live"),
+        (Sweep::Active { requeues_max: 1, delay_ms: 1 }, "lane_live"),
+        (Sweep::Runs, "run_under_way"),
+    ] {
+        uses(&format!("{sweep:?}"), pool, index, ENTRIES_MAX, || async {
+            assert!(store.sweep_stale(leadership.term(), sweep, 100).await.unwrap().is_empty());
+        })
+        .await;
+    }
+    uses("stale runs", pool, "run_under_way", ENTRIES_MAX, || async {
+        assert!(store.stale_runs(10).await.unwrap().is_empty());
+    })
+    .await;
 }
 
 /// An end of a job, alone in its worker where that crashed.
