@@ -87,11 +87,10 @@ impl Store {
     /// Those of the database.
     pub async fn recent_tasks(&self, runs: &[Uuid], limit: i64) -> Result<HashMap<Uuid, Vec<TaskResult>>> {
         let rows = sqlx::query!(
-            // The ids are in a subquery for the planner: see `runs_by_id`.
             r#"
             select r.id as "run_id!", t.id as "id!", t.scenario_id as "scenario_id!", t.model as "model!",
                    t.state::text as "state!", t.error_message, t.finished_at, t.claims as "claims!"
-              from unnest((select $1::uuid[])) as r (id)
+              from unnest($1::uuid[]) as r (id)
              cross join lateral (
                 select l.model, j.*
                   from lane l

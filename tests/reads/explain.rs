@@ -71,6 +71,18 @@ pub(super) async fn uses<T, F: Future<Output = T>>(
     }
 }
 
+/// Checks that what begins so has been run on a kept plan: to plan it each time would take longer than to run it.
+pub(super) async fn keeps_its_plan(what: &str, pool: &PgPool, beginning: &str) {
+    let kept: Option<i64> = sqlx::query_scalar(
+        "select sum(generic_plans)::bigint from pg_prepared_statements where starts_with(trim(statement, E' \n'), $1)",
+    )
+    .bind(beginning)
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert!(kept > Some(0), "{what}: {kept:?} executions on a kept plan");
+}
+
 const MODELS: i64 = 5;
 const SCENARIOS: i64 = 40_000;
 const RUNS: i64 = 20_000;

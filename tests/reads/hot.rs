@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::explain::{EXECUTIONS, uses};
+use super::explain::{EXECUTIONS, keeps_its_plan, uses};
 use crate::support::direct::end;
 
 /// Jobs of one claim.
@@ -31,6 +31,7 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
         assert!(store.run(run).await.unwrap().is_some());
     })
     .await;
+    keeps_its_plan("progress", pool, "with page as (select unnest(").await;
     uses("the queue's status", pool, "lane_live", ENTRIES_MAX, || async {
         store.queue_status().await.unwrap();
     })
