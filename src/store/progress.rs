@@ -37,7 +37,8 @@ impl Store {
                              order by e.finished_at desc
                              limit $2
                           ) as e
-                          join job j on j.id = e.job_id
+                          -- A job that was given up before its first claim says nothing of the pace.
+                          join job j on j.id = e.job_id and j.claimed_at is not null
                       ) as t
                  ) as p
                  where r.id = any($1) and r.status = 'RUNNING'

@@ -4,6 +4,7 @@ use runlane::domain::Role;
 use serde_json::{Value, json};
 
 use super::{control, of_run};
+use crate::control::support::probes;
 use crate::support::app::Cluster;
 
 const QUEUE: &str = "{ queueStatus { id isPaused pausedAt pausedBy pauseReason totalPending totalActive totalCompleted totalFailed
@@ -177,10 +178,18 @@ async fn an_attempt_in_progress_is_shown_and_a_run_that_does_not_move_has_no_est
 #[tokio::test]
 async fn an_estimate_needs_a_result() {
     let cluster = Cluster::start().await;
-    let definition = cluster.definition(1).await;
-    let run = cluster.run(&definition, &["mock/echo?delayMs=60000"], json!({})).await;
+    let definition = cluster.definition(2).await;
+    let run = cluster.run(&definition, &["mock/echo?delayMs=60000"], json!({ "maxConcurrency": 1 })).await;
     cluster.until_status(&run, "RUNNING").await;
-    assert_eq!(of_run(&cluster, &run, "estimatedTimeRemaining").await["estimatedTimeRemaining"], Value::Null);
+    let estimate =
+        async || of_run(&cluster, &run, "estimatedTimeRemaining").await["estimatedTimeRemaining"].clone();
+    assert_eq!(estimate().await, Value::Null);
+    // Nobody has claimed it, so it took no time.
+    let waiting = probes(&cluster, &run, "PENDING").await;
+    let give_up = "mutation($id: ID!) { deadLetterJob(id: $id) { status } }";
+    let answer = cluster.admin(give_up, json!({ "id": waiting[0] })).await;
+    assert_eq!(answer.data()["deadLetterJob"], json!({ "status": "FAILED" }));
+    assert_eq!(estimate().await, Value::Null);
     cluster
         .admin("mutation($id: ID!) { cancelRun(id: $id, mode: IMMEDIATE) { id } }", json!({ "id": run }))
         .await
