@@ -36,6 +36,8 @@ pub fn connect(url: &SecretString, name: &str, settings: PoolSettings) -> Result
         ("lock_timeout", settings.lock_timeout.as_millis().to_string()),
         ("idle_in_transaction_session_timeout", settings.statement_timeout.as_millis().to_string()),
         ("timezone", "UTC".to_owned()),
+        // To compile a statement takes longer than any of these runs.
+        ("jit", "off".to_owned()),
     ]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.size)

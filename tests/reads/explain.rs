@@ -179,6 +179,14 @@ async fn fill(pool: &PgPool) -> Uuid {
     sqlx::query_scalar("select md5('r0')::uuid").fetch_one(pool).await.unwrap()
 }
 
+#[tokio::test]
+async fn no_statement_is_compiled() {
+    let database = TestDatabase::create(1).await;
+    let jit: String =
+        sqlx::query_scalar("select current_setting('jit')").fetch_one(database.pool()).await.unwrap();
+    assert_eq!(jit, "off", "it would take a tenth of a second where a plan seems dear");
+}
+
 fn page<K>(after: Option<K>) -> PageRequest<K> {
     PageRequest { limit: 50, after, count: true }
 }
