@@ -197,6 +197,10 @@ async fn every_list_reads_a_page_of_its_own_index() {
     let pool = database.pool();
     let store = &Store::new(pool.clone());
     let run = fill(pool).await;
+    // Somebody else's snapshot, as a backup holds one: nothing that is replaced from now on can be removed.
+    let backup = PgPool::connect_with((*pool.connect_options()).clone()).await.unwrap();
+    let mut snapshot = backup.begin_with("begin isolation level repeatable read").await.unwrap();
+    sqlx::query("select txid_current()").execute(&mut *snapshot).await.unwrap();
 
     runs_lists(pool, store).await;
     job_lists(pool, store, run).await;
@@ -237,6 +241,7 @@ async fn every_list_reads_a_page_of_its_own_index() {
     })
     .await;
     super::hot::moves(pool, store, run).await;
+    snapshot.rollback().await.unwrap();
 }
 
 async fn runs_lists(pool: &PgPool, store: &Store) {

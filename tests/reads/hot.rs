@@ -72,6 +72,21 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
     })
     .await;
 
+    first_claims(pool, store, node.id).await;
+    // One that ends alone looks at its run: whether it has seen all there is.
+    uses("ends of analyses", pool, "job_identity", ENTRIES_MAX, || async {
+        sqlx::query("select start_analysis($1, 'analyze:basic')").bind(run).execute(pool).await.unwrap();
+        let brought = store.claim_jobs(node.id, &[(JobKind::AnalyzeBasic, 1)]).await.unwrap();
+        let ends = [end(brought.claims()[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed)];
+        let taken_in = [brought.taken_in.unwrap()];
+        assert_eq!(store.end_attempts_in(node.id, &ends, Some(&taken_in), i32::MAX).await.unwrap().len(), 1);
+    })
+    .await;
+    confirmed_analyses(pool, store, node.id, run).await;
+    super::ruled::sweeps(pool, store, node.id).await;
+    super::ruled::moves(pool, store, node.id).await;
+
+    // Last: lanes in which nothing is left to claim or end are in the way of claims.
     crowd(pool, node.id).await;
     let before = scans_of_claims(pool).await;
     let batches = Mutex::new(batches);
@@ -100,25 +115,6 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, run: Uuid) {
         assert!(lane > 0);
     })
     .await;
-
-    // Lanes in which nothing is left to claim or end would be in the way of claims alone.
-    sqlx::query("delete from lane where run_id = md5('r400')::uuid and position > 0")
-        .execute(pool)
-        .await
-        .unwrap();
-    first_claims(pool, store, node.id).await;
-    // One that ends alone looks at its run: whether it has seen all there is.
-    uses("ends of analyses", pool, "job_identity", ENTRIES_MAX, || async {
-        sqlx::query("select start_analysis($1, 'analyze:basic')").bind(run).execute(pool).await.unwrap();
-        let brought = store.claim_jobs(node.id, &[(JobKind::AnalyzeBasic, 1)]).await.unwrap();
-        let ends = [end(brought.claims()[0], JobKind::AnalyzeBasic, AttemptOutcome::Completed)];
-        let taken_in = [brought.taken_in.unwrap()];
-        assert_eq!(store.end_attempts_in(node.id, &ends, Some(&taken_in), i32::MAX).await.unwrap().len(), 1);
-    })
-    .await;
-    confirmed_analyses(pool, store, node.id, run).await;
-    super::ruled::sweeps(pool, store, node.id).await;
-    super::ruled::moves(pool, store, node.id).await;
 }
 
 /// From a lane that nobody has claimed from: its run comes with it.
