@@ -43,8 +43,11 @@ pub(super) async fn moves(pool: &PgPool, store: &Store, node: Uuid) {
         uses(&format!("ends by {what} in a guarded run"), pool, "job_pkey", ENTRIES_MAX, || async {
             let (claims, taken_in) = claimed.lock().unwrap().pop().unwrap();
             let ends: Vec<AttemptEnd> = claims.into_iter().map(|claim| ended(claim, outcome)).collect();
-            let ended = store.end_attempts_in(node, &ends, Some(&[taken_in]), i32::MAX).await.unwrap();
+            // The first crash holds the lane, until somebody releases it.
+            let ended = store.end_attempts_in(node, &ends, Some(&[taken_in]), 1).await.unwrap();
             assert_eq!(ended.len(), BATCH as usize);
+            let held = release_lanes(pool).await;
+            assert_eq!(held > 0, outcome == AttemptOutcome::Lost, "{held} lanes were held");
         })
         .await;
     }
@@ -82,6 +85,15 @@ pub(super) async fn sweeps(pool: &PgPool, store: &Store, node: Uuid) {
         assert!(store.stale_runs(10).await.unwrap().is_empty());
     })
     .await;
+}
+
+/// How many were held.
+async fn release_lanes(pool: &PgPool) -> u64 {
+    let released = sqlx::query(
+        "update lane set held_at = null, hold_reason = null, hold_fingerprint = null
+          where run_id = 'ffffffff-ffff-7fff-bfff-ffffffffffff' and held_at is not null",
+    );
+    released.execute(pool).await.unwrap().rows_affected()
 }
 
 /// An end of a job, alone in its worker where that crashed.
