@@ -1,5 +1,5 @@
 //! Puts the ends of attempts on record: everything that has gathered while the last transaction ran goes into the next.
-//! When many gather, the next does not wait for the last.
+//! When many gather, or the last takes long, the next does not wait for it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::running::{Ending, rng};
 use super::session::{Session, lease_term};
@@ -25,6 +26,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const WRITERS: usize = 2;
 /// A pool with fewer connections leaves only one of them to write.
 const POOL_MIN: u32 = 5;
+/// How long few ends wait for the transaction before them, which may have to wait for somebody else's locks.
+const FEW_WAIT: Duration = Duration::from_millis(50);
 
 /// Writes until every sender is gone.
 pub async fn write(session: Arc<Session>, mut ends: mpsc::Receiver<Ending>) {
@@ -38,15 +41,23 @@ pub async fn write(session: Arc<Session>, mut ends: mpsc::Receiver<Ending>) {
     let mut writing = FuturesUnordered::new();
     let mut gathered = Vec::new();
     let mut is_open = true;
+    // When the few that are gathered have waited long enough.
+    let mut due = Instant::now();
     loop {
         let room = most - gathered.len();
+        let had_none = gathered.is_empty();
         tokio::select! {
             n = ends.recv_many(&mut gathered, room), if is_open && room > 0 => is_open = n > 0,
             Some(store) = writing.next() => idle.push(store),
+            () = tokio::time::sleep_until(due), if !had_none && !idle.is_empty() => {}
             else => break,
         }
+        if had_none {
+            due = Instant::now() + FEW_WAIT;
+        }
         // Few are cheaper together: a statement costs a millisecond, however few it ends.
-        let are_due = !gathered.is_empty() && (writing.is_empty() || gathered.len() >= most.div_ceil(2));
+        let are_many = gathered.len() >= most.div_ceil(2);
+        let are_due = !gathered.is_empty() && (writing.is_empty() || are_many || Instant::now() >= due);
         if are_due && let Some(store) = idle.pop() {
             let batch = std::mem::take(&mut gathered);
             let session = &session;

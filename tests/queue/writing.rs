@@ -6,9 +6,9 @@ use super::support::{Node, assert_books_balance, quick, until_sql};
 use crate::support::app::Cluster;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_ends_do_not_wait_for_one_that_takes_long() {
+async fn ends_do_not_wait_for_one_that_takes_long() {
     let cluster = Cluster::api_only(&quick(&[])).await;
-    // Half of a batch is many.
+    // One that gathers is few, and two are many.
     let _node = Node::start(
         &cluster,
         "work",
@@ -29,8 +29,10 @@ async fn many_ends_do_not_wait_for_one_that_takes_long() {
                          where datname = current_database() and wait_event_type = 'Lock' and query like '%end_attempts%')",
     )
     .await;
-    let quick = cluster.run(&cluster.definition(4).await, &["mock/echo"], json!({})).await;
-    cluster.until_status(&quick, "COMPLETED").await;
+    for jobs in [1, 4] {
+        let quick = cluster.run(&cluster.definition(jobs).await, &["mock/echo"], json!({})).await;
+        cluster.until_status(&quick, "COMPLETED").await;
+    }
     assert_eq!(cluster.state(&slow).await["status"], "RUNNING", "its end still waits");
     held.commit().await.unwrap();
     cluster.until_status(&slow, "COMPLETED").await;
