@@ -200,7 +200,10 @@ async fn every_list_reads_a_page_of_its_own_index() {
     // Somebody else's snapshot, as a backup holds one: nothing that is replaced from now on can be removed.
     let backup = PgPool::connect_with((*pool.connect_options()).clone()).await.unwrap();
     let mut snapshot = backup.begin_with("begin isolation level repeatable read").await.unwrap();
-    sqlx::query("select txid_current()").execute(&mut *snapshot).await.unwrap();
+    sqlx::raw_sql("set local idle_in_transaction_session_timeout = 0; select txid_current()")
+        .execute(&mut *snapshot)
+        .await
+        .unwrap();
 
     runs_lists(pool, store).await;
     job_lists(pool, store, run).await;
