@@ -243,7 +243,9 @@ fn judge(
         (Heard::Garbage(problem), _) => {
             lost(Died::malformed(format!("the worker gave no answer: {problem}")))
         }
-        (Heard::Nothing { .. }, Some(Cut::StdoutClosed)) => lost(Died::silent()),
+        (Heard::Nothing { unfinished_bytes }, Some(Cut::StdoutClosed)) => {
+            lost(verdict::closed_stdout(status, unfinished_bytes))
+        }
         (Heard::Nothing { unfinished_bytes }, None) => lost(verdict::ended(status, unfinished_bytes)),
     }
 }

@@ -114,7 +114,7 @@ impl Died {
     }
 
     /// It closed its stdout and ran on.
-    pub(super) fn silent() -> Self {
+    fn silent() -> Self {
         let message = "the worker closed its stdout without an answer, ran on, and was stopped".to_owned();
         Self::by_node(ErrorCode::MalformedOutput, "closed stdout", message)
     }
@@ -174,6 +174,11 @@ fn obeyed(status: Option<ExitStatus>) -> bool {
     })
 }
 
+/// How a process ended that was told to end some time after it had closed its stdout.
+pub(super) fn closed_stdout(status: Option<ExitStatus>, unfinished_bytes: usize) -> Died {
+    if obeyed(status) { Died::silent() } else { ended(status, unfinished_bytes) }
+}
+
 /// What the death of a warm worker means for the jobs left in it.
 pub(super) fn died(cause: Option<&Ending>, status: Option<ExitStatus>, by_itself: bool) -> Died {
     use ErrorCode::{Protocol, WorkerCrash};
@@ -182,7 +187,7 @@ pub(super) fn died(cause: Option<&Ending>, status: Option<ExitStatus>, by_itself
             return Died::malformed(format!("the worker was stopped: {problem}"));
         }
         Some(Ending::TooLong(max_bytes)) => return Died::too_long(*max_bytes),
-        Some(Ending::StdoutClosed { .. }) if !by_itself && obeyed(status) => return Died::silent(),
+        Some(Ending::StdoutClosed { rest }) if !by_itself => return closed_stdout(status, *rest),
         Some(Ending::StdinClosed) if !by_itself && obeyed(status) => {
             let message = "the worker closed its stdin, ran on, and was stopped".to_owned();
             return Died::by_node(Protocol, "closed stdin", message);

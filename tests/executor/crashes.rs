@@ -1,5 +1,7 @@
 //! Processes that die, babble or block, with neighbours and without.
 
+use std::time::Duration;
+
 use runlane::domain::ErrorCode;
 use runlane::executor::{Executor, Finished, Outcome, Settings, Stop, StopReason};
 use serde_json::json;
@@ -114,6 +116,20 @@ async fn a_worker_that_closes_its_stdout_and_runs_on_is_ended() {
         assert_eq!((code, alone, suspect), (ErrorCode::MalformedOutput, true, true));
         assert!(message.contains("closed its stdout"), "{message}");
         assert_gone(finished.worker_pid.unwrap());
+    }
+    finish(&executor, []).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_long_to_die_is_told_by_its_own_end() {
+    // It is waited for so long before it is told to end, and again then; it must not be killed meanwhile.
+    let executor = Executor::new(Settings { term_grace: Duration::from_secs(2), ..settings("serve") });
+    for job in [job(1, &act("die slowly", 1)), alone(2, &act("die slowly", 1))] {
+        let of = if job.alone { "one-shot" } else { "warm" };
+        let finished = run(&executor, job).await;
+        let (code, message, ..) = lost(&finished);
+        assert_eq!(code, ErrorCode::WorkerCrash, "{of}: {message}");
+        assert!(message.contains("was killed by SIGSEGV"), "{of}: {message}");
     }
     finish(&executor, []).await;
 }

@@ -34,9 +34,13 @@ async fn spoil(model: &str, timeout_s: u32, settings: &[(&str, &str)]) -> Vec<(S
         .collect()
 }
 
+/// On a busy machine a process that was killed closes its outputs long before its end can be had; one that takes longer than its
+/// grace is killed, and SIGKILL does not say by whom.
+const TIME_TO_DIE: (&str, &str) = ("RUNLANE_WORKER_TERM_GRACE_MS", "60000");
+
 /// A crash loop: every loss was while alone but the first at most, and none counts as a failure.
 async fn assert_crash_loop(model: &str, code: &str) {
-    let cluster = Cluster::with(&quick(&[])).await;
+    let cluster = Cluster::with(&quick(&[TIME_TO_DIE])).await;
     let definition = cluster.definition(1).await;
     let run = cluster.run(&definition, &[model], json!({})).await;
     cluster.until_status(&run, "COMPLETED").await;
@@ -55,19 +59,19 @@ async fn three_losses_while_alone_are_a_crash_loop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?crash=exit", 120, &[]).await;
+    let ends = spoil("mock/echo?crash=exit", 120, &[TIME_TO_DIE]).await;
     assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segmentation_fault_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?crash=segv", 120, &[]).await;
+    let ends = spoil("mock/echo?crash=segv", 120, &[TIME_TO_DIE]).await;
     assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_out_of_memory_costs_only_its_own_job() {
-    let ends = spoil("mock/echo?crash=oom", 120, &[]).await;
+    let ends = spoil("mock/echo?crash=oom", 120, &[TIME_TO_DIE]).await;
     assert!(ends.iter().all(|(o, c, _)| (o == "lost" || o == "failed") && c == "worker_crash"), "{ends:#?}");
 }
 

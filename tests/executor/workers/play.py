@@ -79,11 +79,16 @@ def die(how, job):
             write(b"x" * 65536)
     elif how == "close":
         os.close(OUT)
+    elif how == "die slowly":
+        # Its outputs go before its status can be had, as when the machine is busy.
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+        os.close(OUT)
     elif how == "freeze":
         stubborn()
     else:
         raise ValueError(how)
-    if "--serve" in sys.argv or how in ("close", "freeze"):
+    if "--serve" in sys.argv or how in ("close", "die slowly", "freeze"):
         freeze()
 
 
