@@ -6,6 +6,10 @@
 -- was committed before it was granted.
 create function gate() returns bigint language sql immutable as $$ select 7243398250 $$;
 
+-- How many jobs of a lane a claim takes together: one, unless it has very many slots. Each lane costs a claim and an end as much as
+-- several jobs do, so many slots are not spread over as many lanes. A run then has up to this many more than its share.
+create function quantum(p_slots int) returns int language sql immutable as $$ select greatest(1, p_slots / 32) $$;
+
 -- Claims up to p_slots[i] jobs of p_kinds[i] for a node. A probe that is claimed for the first time comes with its lane and its
 -- scenario's id, which is all there is to know of it; of the others only the ids are returned. When slots stay free, a last row
 -- without a job says after how many milliseconds it is worth looking again: 0 when another node was faster or lanes may have
@@ -110,19 +114,22 @@ begin
 
     if v_counts is null then
         -- Share the free slots out: the highest priority first, then the run with the fewest active jobs, then its lane
-        -- with the fewest. Each unit is one slot that a lane could get; its level is what its run would then have active.
+        -- with the fewest, and that in quanta. Each unit is one slot that a lane could get; its level is what its run would then
+        -- have active.
         with live as materialized (
             select l.id, l.kind, l.run_id, l.model, l.priority, l.max_concurrency, l.budget_usd, l.requests, l.tokens,
                    l.pending, l.active, l.fresh,
                    l.is_open and not l.is_paused and l.held_at is null as is_free,
-                   s.slots, sum(l.active) over (partition by l.kind, l.run_id) as run_active
+                   s.slots, s.quantum, sum(l.active) over (partition by l.kind, l.run_id) as run_active
               from lane l
-              join unnest(p_kinds, p_slots) as s (kind, slots) on s.kind = l.kind
+              join (select u.kind, u.slots, quantum(u.slots) from unnest(p_kinds, p_slots) as u (kind, slots)) as s
+                on s.kind = l.kind
              where l.is_live and l.id >= (select m.live_from from live_mark m)
         ), candidate as materialized (
             -- The level of a lane's first unit, if nothing of its run waits for its time.
-            select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.slots, l.run_active, l.fresh,
-                   l.run_active + (row_number() over w - 1) * (l.active + 1) - (sum(l.active) over w - l.active) as first
+            select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.slots, l.quantum, l.run_active,
+                   l.fresh,
+                   l.run_active + (row_number() over w - 1) * (l.active + l.quantum) - (sum(l.active) over w - l.active) as first
               from live l
              where l.is_free and l.pending > 0 and l.slots > 0
                and (l.max_concurrency is null or l.run_active < l.max_concurrency)
@@ -145,8 +152,10 @@ begin
             -- lanes in the order of the inner query, and stops at the limit. The others cost nothing.
             select o.*,
                    count(*) over (partition by o.kind) as lanes,
-                   count(*) over (partition by o.kind, o.run_id) as run_lanes,
-                   (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
+                   -- Jobs of the lanes before it that a quantum would take.
+                   coalesce(sum(least(greatest(o.fresh, 1), o.quantum)) over (
+                       partition by o.kind order by o.priority desc, o.first, o.id
+                       rows between unbounded preceding and 1 preceding), 0) as before
               from unnest(p_kinds, p_slots) as s (kind, slots)
              cross join lateral (
                 select c.*
@@ -159,10 +168,19 @@ begin
                  ) as d
                  limit 2 * s.slots + 16
              ) as o
+        ), near as materialized (
+            -- Of those, as many as have the jobs: each that is looked at further costs as much as a job.
+            select o.*,
+                   count(*) over (partition by o.kind) as near_lanes,
+                   count(*) over (partition by o.kind, o.run_id) as run_lanes,
+                   (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
+              from offering o
+             where o.before < 2 * o.slots + 16
         ), capped as materialized (
             -- Each run offers twice its share, spread over its lanes, which bounds the work of a claim.
-            select o.*, least(o.slots, ceil(2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)) as cap
-              from offering o
+            select o.*, least(o.slots, greatest(o.quantum, ceil(
+                        2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)::int)) as cap
+              from near o
         ), due as materialized (
             select c.*, d.n, count(*) over (partition by c.kind) = 1 and not v_is_limited as is_alone
               from capped c
@@ -173,15 +191,17 @@ begin
                          limit c.cap) as waiting
              ) as d
         ), unit as (
-            select d.id, d.kind, d.slots, d.priority, d.max_concurrency,
-                   d.run_active + row_number() over (partition by d.kind, d.run_id order by d.active + k, d.id) as level
+            select d.id, d.kind, d.slots, d.quantum, d.priority, d.max_concurrency, d.run_active,
+                   d.run_active + row_number() over (
+                       partition by d.kind, d.run_id order by d.active + (k - 1) / d.quantum * d.quantum, d.id) as level
               from due d
              cross join lateral generate_series(1, d.n) as k
              where not d.is_alone
         ), placed as materialized (
             select u.id, u.kind, u.slots,
-                   row_number() over (partition by u.kind order by u.priority desc, u.level, u.id) as place
-              from unit u
+                   row_number() over (
+                       partition by u.kind order by u.priority desc, u.taken_from, u.id) as place
+              from (select w.*, w.run_active + (w.level - w.run_active - 1) / w.quantum * w.quantum as taken_from from unit w) as u
              where u.max_concurrency is null or u.level <= u.max_concurrency
         ), chosen as materialized (
             select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
@@ -195,7 +215,7 @@ begin
         )
         select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
                exists (select from due d where d.kind in (select u.kind from unfilled u)
-                          and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16)),
+                          and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16 or d.near_lanes < d.lanes)),
                case when v_is_limited then array(select p.id from placed p order by p.place, p.kind) end,
                case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end,
                exists (select from offering o where o.max_concurrency is not null or o.budget_usd is not null)

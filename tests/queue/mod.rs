@@ -12,6 +12,7 @@ mod only_lane;
 mod order;
 mod process;
 mod progress;
+mod quanta;
 mod refused;
 mod retries;
 pub mod support;
