@@ -117,50 +117,54 @@ begin
         -- with the fewest, and that in quanta. Each unit is one slot that a lane could get; its level is what its run would then
         -- have active.
         with live as materialized (
-            select l.id, l.kind, l.run_id, l.model, l.priority, l.max_concurrency, l.budget_usd, l.requests, l.tokens,
-                   l.pending, l.active, l.fresh,
-                   l.is_open and not l.is_paused and l.held_at is null as is_free,
-                   s.slots, s.quantum, sum(l.active) over (partition by l.kind, l.run_id) as run_active
-              from lane l
-              join (select u.kind, u.slots, quantum(u.slots) from unnest(p_kinds, p_slots) as u (kind, slots)) as s
-                on s.kind = l.kind
-             where l.is_live and l.id >= (select m.live_from from live_mark m)
-        ), candidate as materialized (
-            -- The level of a lane's first unit, if nothing of its run waits for its time.
-            select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.slots, l.quantum, l.run_active,
-                   l.fresh,
-                   l.run_active + (row_number() over w - 1) * (l.active + l.quantum) - (sum(l.active) over w - l.active) as first
-              from live l
-             where l.is_free and l.pending > 0 and l.slots > 0
-               and (l.max_concurrency is null or l.run_active < l.max_concurrency)
-               and case when l.budget_usd is null then true else fits_budget(l.id) end
-               and l.id <> all (v_broke)
-               and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
-               -- What began to wait while the limits were being locked may be under one that is not: the next claim sees it.
-               and (not v_has_limits
-                    or not exists (select from rate_limit r
-                                    where r.name in (l.model, split_part(l.model, '/', 1)) and r.id <> all (v_limits)
-                                      and is_in_force(r)))
-               and (not v_is_limited
-                    or not exists (select from unnest(v_rooms) as r
-                                    where r.name in (l.model, split_part(l.model, '/', 1))
-                                      and r.remains < needed(r, l.requests, l.tokens)))
-            window w as (partition by l.kind, l.run_id order by l.active, l.id
+            -- In one sort: what its run has active, and the place of each lane among those of its run that may get a slot.
+            select l.*,
+                   sum(l.active) over (partition by l.run_id, l.kind) as run_active,
+                   row_number() over w as place,
+                   sum(l.active) over w - l.active as active_before
+              from (
+                select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.fresh,
+                       l.pending > 0 and l.is_open and not l.is_paused and l.held_at is null
+                       and case when l.budget_usd is null then true else fits_budget(l.id) end
+                       and l.id <> all (v_broke)
+                       and (p_providers is null or l.model is null or split_part(l.model, '/', 1) = any (p_providers))
+                       -- What began to wait while the limits were being locked may be under one that is not: the next claim
+                       -- sees it.
+                       and (not v_has_limits
+                            or not exists (select from rate_limit r
+                                            where r.name in (l.model, split_part(l.model, '/', 1)) and r.id <> all (v_limits)
+                                              and is_in_force(r)))
+                       and (not v_is_limited
+                            or not exists (select from unnest(v_rooms) as r
+                                            where r.name in (l.model, split_part(l.model, '/', 1))
+                                              and r.remains < needed(r, l.requests, l.tokens))) as may_start
+                  from lane l
+                 where l.kind = any (p_kinds) and l.is_live and l.id >= (select m.live_from from live_mark m)
+              ) as l
+            window w as (partition by l.run_id, l.kind order by l.may_start desc, l.active, l.id
                          rows between unbounded preceding and current row)
         ), offering as materialized (
             -- Only so many lanes can get a slot, so only the first that have a due job are looked at: the loop takes the
-            -- lanes in the order of the inner query, and stops at the limit. The others cost nothing.
+            -- lanes in the order of the inner query, and stops at the limit. The others cost nothing. What is sorted is bounded:
+            -- a lane with fresh jobs has a due one, so beyond so many of these only the other lanes are passed by.
             select o.*,
                    count(*) over (partition by o.kind) as lanes,
                    -- Jobs of the lanes before it that a quantum would take.
                    coalesce(sum(least(greatest(o.fresh, 1), o.quantum)) over (
                        partition by o.kind order by o.priority desc, o.first, o.id
                        rows between unbounded preceding and 1 preceding), 0) as before
-              from unnest(p_kinds, p_slots) as s (kind, slots)
+              from (select u.*, quantum(u.slots) as quantum from unnest(p_kinds, p_slots) as u (kind, slots)) as s
              cross join lateral (
-                select c.*
-                  from (select * from candidate c where c.kind = s.kind
-                         order by c.priority desc, c.first, c.id) as c
+                select c.*, s.slots, s.quantum
+                  from (
+                    -- The level of a lane's first unit, if nothing of its run waits for its time.
+                    select l.*, l.run_active + (l.place - 1) * (l.active + s.quantum) - l.active_before as first
+                      from live l
+                     where l.kind = s.kind and s.slots > 0 and l.may_start
+                       and (l.max_concurrency is null or l.run_active < l.max_concurrency)
+                     order by l.priority desc, first, l.id
+                     limit 2 * s.slots + 16 + (select count(*) from live l where l.may_start and l.fresh = 0)
+                  ) as c
                  cross join lateral (
                     select where c.fresh > 0
                     union all
