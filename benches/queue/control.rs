@@ -101,6 +101,8 @@ impl Controls<'_> {
 
     /// While a node claims and completes as fast as it can.
     async fn busy(&self) -> anyhow::Result<()> {
+        // With a higher priority it would have every slot, and soon end.
+        self.run_change("setRunPriority", ", priority: NORMAL", "RUNNING").await?;
         let (enough, driver) = (CancellationToken::new(), Driver::register(self.database, 500).await?);
         let id = driver.node();
         let load = tokio::spawn(driver.run(Answer::Echo, Some(enough.clone())));

@@ -106,7 +106,8 @@ impl Scale {
                 name: "short",
                 rounds: 1,
                 started: [100, 1_000, 2_000],
-                stored: 20_000,
+                // More than a node does while it is watched.
+                stored: 60_000,
                 read: 2_000,
                 polled: [100, 1],
                 steady_minutes: 2,
