@@ -139,13 +139,22 @@ declare
     v_slots   int[] := p_slots;
     v_remains double precision[] := array(select r.remains from unnest(p_rooms) with ordinality as r order by r.ordinality);
     v_lanes   bigint[] := '{}';
-    v_unit    record;
+    v_counts  int[] := '{}';
+    v_units   record;
     v_kind    int;
-    v_fits    boolean;
+    v_fit     int;
 begin
-    for v_unit in
-        select u.lane_id, u.kind, w.at, w.weight, w.needed
-          from unnest(p_units, p_unit_kinds) with ordinality as u (lane_id, kind, place)
+    -- Units of one lane that follow each other are granted together.
+    for v_units in
+        select u.lane_id, u.kind, u.n, w.at, w.weight, w.needed
+          from (
+            select f.lane_id, f.kind, min(f.place) as place, count(*)::int as n
+              from (
+                select i.*, i.place - row_number() over (partition by i.lane_id, i.kind order by i.place) as series
+                  from unnest(p_units, p_unit_kinds) with ordinality as i (lane_id, kind, place)
+              ) as f
+             group by f.lane_id, f.kind, f.series
+          ) as u
           left join (
             select l.id, array_agg(r.ordinality::int) as at,
                    array_agg(weight(r.it, l.requests, l.tokens)) as weight,
@@ -158,20 +167,23 @@ begin
              group by l.id) as w on w.id = u.lane_id
          order by u.place
     loop
-        v_kind := array_position(p_kinds, v_unit.kind);
-        continue when v_slots[v_kind] = 0;
-        v_fits := true;
-        for i in 1 .. coalesce(cardinality(v_unit.at), 0) loop
-            v_fits := v_fits and v_remains[v_unit.at[i]] >= v_unit.needed[i];
+        v_kind := array_position(p_kinds, v_units.kind);
+        v_fit := least(v_units.n, v_slots[v_kind]);
+        for i in 1 .. coalesce(cardinality(v_units.at), 0) loop
+            -- Each must find what it needs when those before it have taken their weight.
+            v_fit := case when v_remains[v_units.at[i]] < v_units.needed[i] then 0
+                          when v_units.weight[i] = 0 then v_fit
+                          else least(v_fit, 1 + floor((v_remains[v_units.at[i]] - v_units.needed[i]) / v_units.weight[i])) end;
         end loop;
-        continue when not v_fits;
-        for i in 1 .. coalesce(cardinality(v_unit.at), 0) loop
-            v_remains[v_unit.at[i]] := v_remains[v_unit.at[i]] - v_unit.weight[i];
+        continue when v_fit = 0;
+        for i in 1 .. coalesce(cardinality(v_units.at), 0) loop
+            v_remains[v_units.at[i]] := v_remains[v_units.at[i]] - v_fit * v_units.weight[i];
         end loop;
-        v_slots[v_kind] := v_slots[v_kind] - 1;
-        v_lanes := v_lanes || v_unit.lane_id;
+        v_slots[v_kind] := v_slots[v_kind] - v_fit;
+        v_lanes := v_lanes || v_units.lane_id;
+        v_counts := v_counts || v_fit;
     end loop;
-    return query select l, count(*)::int from unnest(v_lanes) as l group by l;
+    return query select g.lane_id, sum(g.n)::int from unnest(v_lanes, v_counts) as g (lane_id, n) group by g.lane_id;
 end
 $$;
 

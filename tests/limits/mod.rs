@@ -1,8 +1,8 @@
 //! Limits on providers and models, shared by all nodes.
 
 mod ceilings;
+mod claims;
 mod holds;
-mod joining;
 mod settings;
 
 use serde_json::{Value, json};

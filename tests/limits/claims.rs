@@ -1,4 +1,4 @@
-//! A run that starts while a claim waits for the limits' locks.
+//! What one claim takes of the limits.
 
 use runlane::domain::JobKind;
 
@@ -36,4 +36,25 @@ async fn what_starts_while_limits_are_locked_is_not_claimed_past_its_own() {
     assert_eq!(claim.await.unwrap(), 1, "the one that mock/rater allows");
     assert_eq!(direct.claim(node, JobKind::ProbeScenario, 8).await.len(), 1, "the one that mock/echo allows");
     assert_eq!(direct.claim(node, JobKind::ProbeScenario, 8).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_takes_no_more_than_its_slots_and_what_each_limit_leaves() {
+    let direct = Direct::on(&fresh_database().await).await;
+    let node = direct.node().await;
+    let definition = direct.definition(8).await;
+    let limits = "insert into rate_limit (name, in_flight_max) values ('mock', 150), ('mock/rater', 40)";
+    sqlx::query(limits).execute(&direct.db).await.unwrap();
+    for _ in 0..20 {
+        direct.start(definition, &["mock/echo", "mock/rater"], None).await;
+    }
+
+    // A few slots go one by one, many in quanta: both to less than the limits leave.
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, 10).await.len(), 10);
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, 70).await.len(), 70);
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, 200).await.len(), 70, "up to 150 of the provider");
+    let active = "select sum(active) filter (where model = 'mock/rater'), sum(active) from lane";
+    let active: (i64, i64) = sqlx::query_as(active).fetch_one(&direct.db).await.unwrap();
+    assert_eq!(active, (40, 150));
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, 200).await.len(), 0);
 }
