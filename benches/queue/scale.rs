@@ -46,7 +46,7 @@ pub struct Scale {
     pub requests: usize,
     /// Times that each control is timed; cancels a fifth of it.
     pub controls: usize,
-    /// Jobs that are claimed and completed without Python.
+    /// Jobs that are claimed and completed without Python: so many that what a connection plans at first tells nothing.
     pub driven: i32,
     /// Jobs for every other queue that is measured.
     pub peers: u64,
@@ -92,7 +92,7 @@ impl Scale {
                 long_lane: 100_000,
                 requests: 1_000,
                 controls: 25,
-                driven: 60_000,
+                driven: 240_000,
                 peers: 50_000,
                 probed: 20_000,
                 spawned: 200,
