@@ -63,8 +63,17 @@ async fn it_runs_after_one_that_was_killed_in_the_middle() {
     home.is_quiet();
 }
 
-/// Stops the PostgreSQL in `home` where it stands, and gives its processes.
-fn stand_still(home: &Home) -> Vec<Pid> {
+/// Processes that stand still until this is dropped, however the test ends.
+struct StandingStill(Vec<Pid>);
+
+impl Drop for StandingStill {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|&process| kill(process, Signal::SIGCONT).expect("it is there"));
+    }
+}
+
+/// Stops the PostgreSQL in `home` where it stands.
+fn stand_still(home: &Home) -> StandingStill {
     let file = std::fs::read_to_string(home.data().join("postgres/postmaster.pid")).unwrap();
     let parent = Pid::from_raw(file.lines().next().expect("its number").parse().unwrap());
     // It neither makes nor buries any more, so the children are those that there are.
@@ -72,7 +81,7 @@ fn stand_still(home: &Home) -> Vec<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let children = children.split_whitespace().map(|number| Pid::from_raw(number.parse().unwrap()));
     children.clone().for_each(|child| kill(child, Signal::SIGSTOP).unwrap());
-    children.chain([parent]).collect()
+    StandingStill(children.chain([parent]).collect())
 }
 
 #[tokio::test]
@@ -83,7 +92,7 @@ async fn it_says_that_the_database_stands_still_and_goes_on_when_it_does() {
     running.prints("240 probes over 3 models").await;
     let stopped = stand_still(&home);
     running.logs("its jobs are given up").await;
-    stopped.into_iter().for_each(|process| kill(process, Signal::SIGCONT).unwrap());
+    drop(stopped);
     shows_results_in_spite_of_it(running.end().await);
     home.is_quiet();
 }

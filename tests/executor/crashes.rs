@@ -123,7 +123,7 @@ async fn a_worker_that_closes_its_stdout_and_runs_on_is_ended() {
 #[tokio::test]
 async fn a_worker_that_takes_long_to_die_is_told_by_its_own_end() {
     // It is waited for so long before it is told to end, and again then; it must not be killed meanwhile.
-    let executor = Executor::new(Settings { term_grace: Duration::from_secs(2), ..settings("serve") });
+    let executor = Executor::new(Settings { term_grace: Duration::from_secs(5), ..settings("serve") });
     for job in [job(1, &act("die slowly", 1)), alone(2, &act("die slowly", 1))] {
         let of = if job.alone { "one-shot" } else { "warm" };
         let finished = run(&executor, job).await;
