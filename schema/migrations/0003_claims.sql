@@ -44,9 +44,9 @@ declare
     v_new    bigint[];
     v_got    int := 0;
     v_wanted int;
-    -- The kinds with slots left, and whether their lanes may have more than they offered.
+    -- The kinds with slots left, and those whose lanes may have more than they offered.
     v_unfilled job_kind[];
-    v_more     boolean;
+    v_more     job_kind[] := '{}';
     -- The limits that bear on what waits, locked, and what each leaves (see rooms()).
     v_limits   bigint[];
     v_rooms    room[];
@@ -96,8 +96,8 @@ begin
     end if;
     if cardinality(v_lanes) = 1 and not v_has_limits and v_broke = '{}' then
         select array[d.n], array(select s.kind from unnest(p_kinds, p_slots) as s (kind, slots)
-                                  where s.slots > case when s.kind = d.kind then d.n else 0 end), false
-          into v_counts, v_unfilled, v_more
+                                  where s.slots > case when s.kind = d.kind then d.n else 0 end)
+          into v_counts, v_unfilled
           from (
             select l.kind, least(o.slots, l.fresh + w.n)::int as n
               from lane l
@@ -120,10 +120,12 @@ begin
             -- In one sort: what its run has active, and the place of each lane among those of its run that may get a slot.
             select l.*,
                    sum(l.active) over (partition by l.run_id, l.kind) as run_active,
-                   row_number() over w as place,
-                   sum(l.active) over w - l.active as active_before
+                   -- What those before it take until they have as many active, and a quantum each.
+                   (row_number() over w - 1) * l.active + sum(l.takes - l.active) over w - (l.takes - l.active) as taken_before
               from (
                 select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.fresh,
+                       -- A lane of another kind than probes has one job.
+                       least(l.pending, (select max(quantum(s)) from unnest(p_slots) as s)) as takes,
                        l.pending > 0 and l.is_open and not l.is_paused and l.held_at is null
                        and case when l.budget_usd is null then true else fits_budget(l.id) end
                        and l.id <> all (v_broke)
@@ -149,51 +151,57 @@ begin
             -- a lane with fresh jobs has a due one, so beyond so many of these only the other lanes are passed by.
             select o.*,
                    count(*) over (partition by o.kind) as lanes,
-                   -- Jobs of the lanes before it that a quantum would take.
-                   coalesce(sum(least(greatest(o.fresh, 1), o.quantum)) over (
-                       partition by o.kind order by o.priority desc, o.first, o.id
-                       rows between unbounded preceding and 1 preceding), 0) as before
+                   -- How many jobs the lanes before it would give, a quantum of each at most.
+                   coalesce(sum(least(o.due, o.max_concurrency - o.run_active)) over (
+                       partition by o.kind order by o.priority desc, o.first_level, o.id
+                       rows between unbounded preceding and 1 preceding), 0) as jobs_before
               from (select u.*, quantum(u.slots) as quantum from unnest(p_kinds, p_slots) as u (kind, slots)) as s
              cross join lateral (
-                select c.*, s.slots, s.quantum
+                select c.*, s.slots, s.quantum, d.due
                   from (
                     -- The level of a lane's first unit, if nothing of its run waits for its time.
-                    select l.*, l.run_active + (l.place - 1) * (l.active + s.quantum) - l.active_before as first
+                    select l.*, l.run_active + l.taken_before as first_level
                       from live l
                      where l.kind = s.kind and s.slots > 0 and l.may_start
                        and (l.max_concurrency is null or l.run_active < l.max_concurrency)
-                     order by l.priority desc, first, l.id
+                     order by l.priority desc, first_level, l.id
                      limit 2 * s.slots + 16 + (select count(*) from live l where l.may_start and l.fresh = 0)
                   ) as c
                  cross join lateral (
-                    select where c.fresh > 0
-                    union all
-                    (select from waiting_job w where c.fresh = 0 and w.lane_id = c.id and w.run_at <= v_now limit 1)
+                    select least(c.fresh, s.quantum) + count(*) as due
+                      from (select from waiting_job w where w.lane_id = c.id and w.run_at <= v_now
+                             limit greatest(0, s.quantum - c.fresh)) as waiting
                  ) as d
+                 where d.due > 0
                  limit 2 * s.slots + 16
              ) as o
         ), near as materialized (
-            -- Of those, as many as have the jobs: each that is looked at further costs as much as a job.
+            -- Of those, as many as have jobs for all slots twice: each that is looked at further costs as much as a job.
             select o.*,
                    count(*) over (partition by o.kind) as near_lanes,
                    count(*) over (partition by o.kind, o.run_id) as run_lanes,
                    (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
               from offering o
-             where o.before < 2 * o.slots + 16
+             where o.jobs_before < 2 * o.slots + 16
         ), capped as materialized (
-            -- Each run offers twice its share, spread over its lanes, which bounds the work of a claim.
+            -- Each run offers twice its share among those of its priority, spread over its lanes, or a quantum of each, which
+            -- bounds the work of a claim.
             select o.*, least(o.slots, greatest(o.quantum, ceil(
-                        2.0 * o.slots / sum(o.is_first) over (partition by o.kind) / o.run_lanes)::int)) as cap
+                        2.0 * o.slots / sum(o.is_first) over (partition by o.kind, o.priority) / o.run_lanes)::int)) as cap
               from near o
-        ), due as materialized (
-            select c.*, d.n, count(*) over (partition by c.kind) = 1 and not v_is_limited as is_alone
+        ), offered as materialized (
+            select c.*, d.n, d.n = c.cap and c.cap < least(c.slots, c.max_concurrency - c.run_active) as may_have_more
               from capped c
              cross join lateral (
                 select least(c.cap, c.fresh + count(*)) as n
-                  from (select from waiting_job w
-                         where w.lane_id = c.id and w.run_at <= v_now
-                         limit c.cap) as waiting
+                  from (select from waiting_job w where w.lane_id = c.id and w.run_at <= v_now limit c.cap) as waiting
              ) as d
+        ), due as materialized (
+            -- While one may have more than it offers, those of lower priorities get nothing: the next claim follows at once.
+            select o.*, count(*) over (partition by o.kind) = 1 and not v_is_limited as is_alone
+              from (select o.*, max(o.priority) filter (where o.may_have_more) over (partition by o.kind) as least_priority
+                      from offered o) as o
+             where o.priority >= coalesce(o.least_priority, o.priority)
         ), unit as (
             select d.id, d.kind, d.slots, d.quantum, d.priority, d.max_concurrency, d.run_active,
                    d.run_active + row_number() over (
@@ -204,8 +212,9 @@ begin
         ), placed as materialized (
             select u.id, u.kind, u.slots,
                    row_number() over (
-                       partition by u.kind order by u.priority desc, u.taken_from, u.id) as place
-              from (select w.*, w.run_active + (w.level - w.run_active - 1) / w.quantum * w.quantum as taken_from from unit w) as u
+                       partition by u.kind order by u.priority desc, u.quantum_level, u.id) as place
+              from (select w.*, w.run_active + (w.level - w.run_active - 1) / w.quantum * w.quantum as quantum_level
+                      from unit w) as u
              where u.max_concurrency is null or u.level <= u.max_concurrency
         ), chosen as materialized (
             select p.id, p.kind, count(*)::int as n from placed p where p.place <= p.slots group by p.id, p.kind
@@ -218,8 +227,8 @@ begin
              where s.slots > coalesce((select sum(c.n) from chosen c where c.kind = s.kind), 0)
         )
         select array_agg(c.id order by c.id), array_agg(c.n order by c.id), array(select u.kind from unfilled u),
-               exists (select from due d where d.kind in (select u.kind from unfilled u)
-                          and (d.n = d.cap and d.cap < d.slots or d.lanes = 2 * d.slots + 16 or d.near_lanes < d.lanes)),
+               array(select distinct d.kind from due d
+                      where d.may_have_more or d.lanes = 2 * d.slots + 16 or d.near_lanes < d.lanes),
                case when v_is_limited then array(select p.id from placed p order by p.place, p.kind) end,
                case when v_is_limited then array(select p.kind from placed p order by p.place, p.kind) end,
                exists (select from offering o where o.max_concurrency is not null or o.budget_usd is not null)
@@ -375,7 +384,7 @@ begin
     if v_is_limited and v_unfilled <> '{}' then
         v_opens_ms := opens_ms(rooms(v_limits, v_now), v_now);
     end if;
-    if v_got < v_wanted or v_more then
+    if v_got < v_wanted or v_more && v_unfilled then
         look_after_ms := 0;
         return next;
     elsif v_unfilled <> '{}' then

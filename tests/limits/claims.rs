@@ -1,5 +1,7 @@
 //! What one claim takes of the limits.
 
+use std::time::Duration;
+
 use runlane::domain::JobKind;
 
 use crate::queue::support::until_sql;
@@ -57,4 +59,26 @@ async fn a_claim_takes_no_more_than_its_slots_and_what_each_limit_leaves() {
     let active: (i64, i64) = sqlx::query_as(active).fetch_one(&direct.db).await.unwrap();
     assert_eq!(active, (40, 150));
     assert_eq!(direct.claim(node, JobKind::ProbeScenario, 200).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_that_a_limit_refuses_to_the_first_lanes_go_to_others_at_once() {
+    let direct = Direct::on(&fresh_database().await).await;
+    let node = direct.node().await;
+    let definition = direct.definition(8).await;
+    sqlx::query("insert into rate_limit (name, in_flight_max) values ('mock/rater', 40)")
+        .execute(&direct.db)
+        .await
+        .unwrap();
+    for model in ["mock/rater", "mock/echo"] {
+        for _ in 0..100 {
+            direct.start(definition, &[model], None).await;
+        }
+    }
+    let first = direct.store.claim_jobs(node, &[(JobKind::ProbeScenario, 200)]).await.unwrap();
+    let got = first.claims().len();
+    assert!((40..200).contains(&got), "{got}: not only lanes of the limited model were looked at");
+    assert_eq!(first.look_after, Some(Duration::ZERO), "it is told that there is more");
+    let rest = u32::try_from(200 - got).unwrap();
+    assert_eq!(direct.claim(node, JobKind::ProbeScenario, rest).await.len(), 200 - got);
 }

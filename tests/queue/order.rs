@@ -1,9 +1,14 @@
 //! Who gets a free slot.
 
+use std::time::Duration;
+
+use runlane::domain::JobKind;
+use runlane::store::RunChange;
 use serde_json::json;
 
 use super::support::{attempts, quick, until_sql};
-use crate::support::app::Cluster;
+use crate::support::app::{Cluster, fresh_database};
+use crate::support::direct::Direct;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn high_is_claimed_before_normal_before_low() {
@@ -21,6 +26,37 @@ async fn high_is_claimed_before_normal_before_low() {
     let expected: Vec<String> = [2, 1, 0].iter().flat_map(|&i| vec![runs[i].clone(); 4]).collect();
     assert_eq!(order, expected);
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_highest_priority_gets_every_slot_however_many_others_wait() {
+    let queue = Direct::on(&fresh_database().await).await;
+    let (large, small) = (queue.definition(100).await, queue.definition(1).await);
+    let node = queue.node().await;
+    let mut urgent = Vec::new();
+    for definition in [small, large, small] {
+        urgent.push(queue.start(definition, &["mock/echo"], None).await);
+    }
+    for run in &urgent {
+        queue.force(*run, RunChange::SetPriority(9)).await;
+    }
+    for _ in 0..20 {
+        queue.start(large, &["mock/echo"], None).await;
+    }
+    // As a node does it: again at once while it is told that there is more. 15 slots go one by one, 70 in quanta.
+    for (slots, active) in [(15, 15), (70, 85), (40, 102)] {
+        let (mut got, mut is_told) = (0, true);
+        while got < slots && is_told {
+            let free = u32::try_from(slots - got).unwrap();
+            let claimed = queue.store.claim_jobs(node, &[(JobKind::ProbeScenario, free)]).await.unwrap();
+            is_told = claimed.look_after == Some(Duration::ZERO);
+            got += claimed.claims().len();
+        }
+        assert_eq!(got, slots);
+        let urgent = "select sum(active) from lane where priority = 9 and kind = 'probe:scenario'";
+        let urgent: i64 = sqlx::query_scalar(urgent).fetch_one(&queue.db).await.unwrap();
+        assert_eq!(urgent, active, "of {slots} slots");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

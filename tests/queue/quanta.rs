@@ -1,7 +1,6 @@
 //! Very many slots are not spread over as many lanes: each of them gets a quantum of them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use runlane::domain::JobKind;
 
@@ -70,17 +69,32 @@ async fn lanes_that_have_less_than_a_quantum_leave_no_slot_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_that_may_not_have_a_quantum_are_made_up_for_at_once() {
+async fn ceilings_leave_no_slot_free_while_others_wait() {
     let queue = Direct::on(&fresh_database().await).await;
     let definition = queue.definition(3).await;
     for _ in 0..140 {
-        queue.start(definition, &["mock/echo"], Some(1)).await;
+        queue.start(definition, &["mock/echo", "mock/echo?a=1"], Some(1)).await;
     }
     let node = queue.node().await;
-    // What the first lanes have would be enough, but for their ceilings.
-    let first = queue.store.claim_jobs(node, &[(PROBE, 128)]).await.unwrap();
-    let got = first.claims().len();
-    assert!(got < 128, "nothing had to be made up for");
-    assert_eq!(first.look_after, Some(Duration::ZERO));
-    assert_eq!(queue.claim(node, PROBE, 128 - u32::try_from(got).unwrap()).await.len(), 128 - got);
+    assert_eq!(queue.claim(node, PROBE, 140).await.len(), 140);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_many_short_lanes_keeps_up_with_runs_of_long_ones() {
+    let queue = Direct::on(&fresh_database().await).await;
+    let (one, many) = (queue.definition(1).await, queue.definition(200).await);
+    let models: Vec<String> = (0..60).map(|i| format!("mock/echo?a={i}")).collect();
+    let short = queue.start(one, &models.iter().map(String::as_str).collect::<Vec<_>>(), None).await;
+    for _ in 0..80 {
+        queue.start(many, &["mock/echo"], None).await;
+    }
+    let node = queue.node().await;
+    // A quantum of 8 of 256 slots: a lane of one job takes no more of its run's share than one.
+    for _ in 0..12 {
+        assert_eq!(queue.claim(node, PROBE, 256).await.len(), 256);
+        let mut runs = active(&queue).await;
+        let ours: i32 = runs.remove(&short.to_string()).unwrap().iter().sum();
+        let least = runs.values().map(|lanes| lanes.iter().sum::<i32>()).min().unwrap();
+        assert!((ours - least).abs() <= 8, "{ours} of the run of short lanes, {least} of another");
+    }
 }
