@@ -179,8 +179,8 @@ begin
             -- Of those, as many as have jobs for all slots twice: each that is looked at further costs as much as a job.
             select o.*,
                    count(*) over (partition by o.kind) as near_lanes,
-                   count(*) over (partition by o.kind, o.run_id) as run_lanes,
-                   (row_number() over (partition by o.kind, o.run_id) = 1)::int as is_first
+                   count(*) over (partition by o.kind, o.priority, o.run_id) as run_lanes,
+                   (row_number() over (partition by o.kind, o.priority, o.run_id) = 1)::int as is_first
               from offering o
              where o.jobs_before < 2 * o.slots + 16
         ), capped as materialized (
