@@ -45,18 +45,33 @@ async fn the_highest_priority_gets_every_slot_however_many_others_wait() {
     }
     // As a node does it: again at once while it is told that there is more. 15 slots go one by one, 70 in quanta.
     for (slots, active) in [(15, 15), (70, 85), (40, 102)] {
-        let (mut got, mut is_told) = (0, true);
+        let (mut got, mut is_told, mut claims) = (0, true, 0);
         while got < slots && is_told {
+            claims += 1;
             let free = u32::try_from(slots - got).unwrap();
             let claimed = queue.store.claim_jobs(node, &[(JobKind::ProbeScenario, free)]).await.unwrap();
             is_told = claimed.look_after == Some(Duration::ZERO);
             got += claimed.claims().len();
         }
         assert_eq!(got, slots);
+        assert!(claims <= 2, "{slots} slots took {claims} claims");
         let urgent = "select sum(active) from lane where priority = 9 and kind = 'probe:scenario'";
         let urgent: i64 = sqlx::query_scalar(urgent).fetch_one(&queue.db).await.unwrap();
         assert_eq!(urgent, active, "of {slots} slots");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_that_wait_for_their_time_stand_in_nobodys_way() {
+    let queue = Direct::on(&fresh_database().await).await;
+    let definition = queue.definition(1).await;
+    for _ in 0..40 {
+        queue.start(definition, &["mock/echo"], None).await;
+    }
+    sqlx::query("update job set run_at = run_at + interval '1 hour'").execute(&queue.db).await.unwrap();
+    queue.start(definition, &["mock/echo"], None).await;
+    let node = queue.node().await;
+    assert_eq!(queue.claim(node, JobKind::ProbeScenario, 4).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
