@@ -117,10 +117,10 @@ begin
         -- with the fewest, and that in quanta. Each unit is one slot that a lane could get; its level is what its run would then
         -- have active.
         with live as materialized (
-            -- In one sort: what its run has active, and the place of each lane among those of its run that may get a slot.
+            -- In one sort: what its run has active, and what those of its run's lanes take that may get a slot before it.
             select l.*,
                    sum(l.active) over (partition by l.run_id, l.kind) as run_active,
-                   -- What those before it take until they have as many active, and a quantum each.
+                   -- Until they have as many active as it has, and then a quantum each.
                    (row_number() over w - 1) * l.active + sum(l.takes - l.active) over w - (l.takes - l.active) as taken_before
               from (
                 select l.id, l.kind, l.run_id, l.priority, l.max_concurrency, l.budget_usd, l.active, l.fresh,

@@ -8,13 +8,24 @@ use crate::queue::support::until_sql;
 use crate::support::app::fresh_database;
 use crate::support::direct::Direct;
 
+/// An empty queue under these ceilings of jobs in flight, by the limit's name.
+async fn under(ceilings: &[(&str, i32)]) -> Direct {
+    let direct = Direct::on(&fresh_database().await).await;
+    for (name, most) in ceilings {
+        sqlx::query("insert into rate_limit (name, in_flight_max) values ($1, $2)")
+            .bind(name)
+            .bind(most)
+            .execute(&direct.db)
+            .await
+            .unwrap();
+    }
+    direct
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_starts_while_limits_are_locked_is_not_claimed_past_its_own() {
-    let direct = Direct::on(&fresh_database().await).await;
-    let node = direct.node().await;
-    let definition = direct.definition(8).await;
-    let limits = "insert into rate_limit (name, in_flight_max) values ('mock/rater', 1), ('mock/echo', 1)";
-    sqlx::query(limits).execute(&direct.db).await.unwrap();
+    let direct = under(&[("mock/rater", 1), ("mock/echo", 1)]).await;
+    let (node, definition) = (direct.node().await, direct.definition(8).await);
     direct.start(definition, &["mock/rater"], None).await;
 
     // The claim finds the limit of what waits, and waits for it.
@@ -42,11 +53,8 @@ async fn what_starts_while_limits_are_locked_is_not_claimed_past_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_takes_no_more_than_its_slots_and_what_each_limit_leaves() {
-    let direct = Direct::on(&fresh_database().await).await;
-    let node = direct.node().await;
-    let definition = direct.definition(8).await;
-    let limits = "insert into rate_limit (name, in_flight_max) values ('mock', 150), ('mock/rater', 40)";
-    sqlx::query(limits).execute(&direct.db).await.unwrap();
+    let direct = under(&[("mock", 150), ("mock/rater", 40)]).await;
+    let (node, definition) = (direct.node().await, direct.definition(8).await);
     for _ in 0..20 {
         direct.start(definition, &["mock/echo", "mock/rater"], None).await;
     }
@@ -65,13 +73,8 @@ async fn a_claim_takes_no_more_than_its_slots_and_what_each_limit_leaves() {
 async fn slots_that_a_limit_refuses_to_the_first_lanes_go_to_others_at_once() {
     // The first lanes could give more than they offer, or others have not been looked at.
     for jobs in [8, 3] {
-        let direct = Direct::on(&fresh_database().await).await;
-        let node = direct.node().await;
-        let definition = direct.definition(jobs).await;
-        sqlx::query("insert into rate_limit (name, in_flight_max) values ('mock/rater', 40)")
-            .execute(&direct.db)
-            .await
-            .unwrap();
+        let direct = under(&[("mock/rater", 40)]).await;
+        let (node, definition) = (direct.node().await, direct.definition(jobs).await);
         for model in ["mock/rater", "mock/echo"] {
             for _ in 0..150 {
                 direct.start(definition, &[model], None).await;
