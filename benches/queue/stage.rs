@@ -87,9 +87,7 @@ impl Stage {
         heading("facts");
         let cores = std::thread::available_parallelism()?;
         figure("cores", &cores.to_string());
-        for setting in
-            ["server_version", "shared_buffers", "max_wal_size", "fsync", "synchronous_commit", "jit"]
-        {
+        for setting in ["server_version", "shared_buffers", "max_wal_size", "fsync", "synchronous_commit"] {
             let value: String =
                 sqlx::query_scalar("select current_setting($1)").bind(setting).fetch_one(&self.admin).await?;
             figure(&format!("PostgreSQL {setting}"), &value);
