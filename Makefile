@@ -78,7 +78,7 @@ check-generated: build python
 chaos: tools-cargo console python ## Break everything on purpose, long (hours); prints one line a test.
 	CHAOS_SCALE=long $(CARGO) test --locked --all-features --test chaos -- $(TESTS)
 
-bench: tools-cargo console python peers ## Measure (about fifteen minutes on an idle machine); prints one line a goal.
+bench: tools-cargo console python peers ## Measure (about 25 minutes on an idle machine); prints one line a goal.
 	$(CARGO) bench --locked --bench queue
 	$(VENV)/bin/python python/benches/analysis.py
 
